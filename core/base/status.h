@@ -1,0 +1,65 @@
+/* Status codes and the thread-local error text.
+ * A function that can fail returns sl_status; its results leave by the last pointers, which are left NULL on failure.
+ * The text is written once, where the error begins, and names the argument, what it was and what was expected. */
+#ifndef SL_BASE_STATUS_H
+#define SL_BASE_STATUS_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* One list makes the enum, the names and the codes that Lua sees. */
+#define SL_STATUS_LIST(X)                                                                                              \
+  X(OK, "ok")                                                                                                          \
+  X(ARG, "bad argument")                                                                                               \
+  X(SHAPE, "shapes do not fit")                                                                                        \
+  X(DTYPE, "dtype does not fit")                                                                                       \
+  X(DEVICE, "device error")                                                                                            \
+  X(OOM, "out of memory")                                                                                              \
+  X(IO, "input or output failed")                                                                                      \
+  X(FORMAT, "malformed file")                                                                                          \
+  X(UNSUPPORTED, "not supported")                                                                                      \
+  X(NUMERIC, "not a finite number")                                                                                    \
+  X(CANCELLED, "cancelled")                                                                                            \
+  X(INTERNAL, "internal error")
+
+typedef enum sl_status {
+#define X(code, text) SL_STATUS_##code,
+  SL_STATUS_LIST(X)
+#undef X
+} sl_status;
+
+#define SL_MUST_USE __attribute__((warn_unused_result))
+#define SL_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+
+/* This thread's last error text; "" before the first error. Valid until the thread's next error. */
+const char *sl_error(void);
+/* "SHAPE" and the like. */
+const char *sl_status_name(sl_status s);
+/* Sets the error text and returns s. */
+sl_status sl_fail(sl_status s, const char *fmt, ...) SL_PRINTF(2, 3);
+sl_status sl_fail_va(sl_status s, const char *fmt, va_list args);
+/* Puts "prefix: " before this thread's error text and returns s; for callers who know more. */
+sl_status sl_fail_context(sl_status s, const char *fmt, ...) SL_PRINTF(2, 3);
+
+#define SL_REQUIRE(cond, status, ...)                                                                                  \
+  do {                                                                                                                 \
+    if (!(cond)) return sl_fail(SL_STATUS_##status, __VA_ARGS__);                                                      \
+  } while (0)
+#define SL_TRY(expr)                                                                                                   \
+  do {                                                                                                                 \
+    sl_status sl_try_status_ = (expr);                                                                                 \
+    if (sl_try_status_ != SL_STATUS_OK) return sl_try_status_;                                                         \
+  } while (0)
+/* For functions that own something: `status` and the label `done` must exist. */
+#define SL_GOTO(expr)                                                                                                  \
+  do {                                                                                                                 \
+    status = (expr);                                                                                                   \
+    if (status != SL_STATUS_OK) goto done;                                                                             \
+  } while (0)
+/* Broken internal invariants only; never reachable from user input. */
+#define SL_ASSERT(cond) ((cond) ? (void)0 : sl_assert_failed(#cond, __FILE__, __LINE__))
+_Noreturn void sl_assert_failed(const char *cond, const char *file, int line);
+
+#endif
