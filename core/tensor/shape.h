@@ -11,8 +11,9 @@ typedef struct sl_shape {
   int64_t dim[SL_MAX_RANK];
 } sl_shape;
 
+/* A shape in place, an lvalue: f(&SL_SHAPE(n, 3)). */
 #define SL_SHAPE(...)                                                                                                  \
-  sl_shape_of((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+  ((sl_shape){.rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = {__VA_ARGS__}})
 sl_shape sl_shape_of(int rank, const int64_t *dim);
 int64_t sl_shape_numel(const sl_shape *s);
 bool sl_shape_equal(const sl_shape *a, const sl_shape *b);

@@ -1,0 +1,299 @@
+#include "diffusion/sampler.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "ops/ops.h"
+
+#define PROGRAMS 4
+
+struct sl_sampler {
+  sl_context *ctx;
+  sl_sampler_options o; /* tensors retained */
+  sl_tensor *labels;    /* i64 [n]: the condition */
+  sl_tensor *x, *x0, *noise, *known_noise, *scale;
+  int64_t steps, done;
+  sl_eager *programs;
+};
+
+static const sl_sampler_kind *const kinds[] = {&sl_sampler_ddpm, &sl_sampler_ddim};
+
+sl_status sl_sampler_find(const char *name, const sl_sampler_kind **out) {
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (!strcmp(kinds[i]->name, name)) {
+      *out = kinds[i];
+      return SL_STATUS_OK;
+    }
+  return sl_fail(SL_STATUS_ARG, "sampler: there is no \"%s\"; there are ddpm and ddim", name);
+}
+
+/* --- checks --- */
+
+static sl_status check_images(const char *what, const sl_sampler_options *o, const sl_tensor *t, bool one_allowed) {
+  const sl_model_info *f = &o->model->info;
+  const sl_shape *s = sl_tensor_shape(t);
+  bool rows = s->rank == 4 && (s->dim[0] == o->n || (one_allowed && s->dim[0] == 1));
+  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && rows && s->dim[1] == f->in_channels && s->dim[2] == f->height && s->dim[3] == f->width,
+             SHAPE, "sample: %s is %s %s, expected f32 [%lld,%lld,%lld,%lld]", what, sl_dtype_name(sl_tensor_dtype(t)), sl_shape_text(s),
+             (long long)o->n, (long long)f->in_channels, (long long)f->height, (long long)f->width);
+  return SL_STATUS_OK;
+}
+
+static sl_status check_noise(const sl_sampler_options *o, int64_t steps) {
+  const sl_shape *s = sl_tensor_shape(o->noise);
+  if (s->rank != 5) return check_images("noise", o, o->noise, false);
+  SL_REQUIRE(s->dim[0] == steps + 1, SHAPE, "sample: noise is %s, expected %lld along its first dimension: x_T, then one per step",
+             sl_shape_text(s), (long long)steps + 1);
+  sl_tensor *first = NULL;
+  SL_TRY(sl_tensor_select(o->noise, 0, 0, &first));
+  sl_status status = check_images("noise[1]", o, first, false);
+  sl_tensor_release(first);
+  return status;
+}
+
+static sl_status check_labels(const sl_sampler_options *o) {
+  const sl_model_info *f = &o->model->info;
+  if (!o->labels) {
+    SL_REQUIRE(!f->classes || f->null_class || f->one_class, ARG,
+               "sample: labels are not given, and the model has no null class (class_dropout = 0)");
+    return SL_STATUS_OK;
+  }
+  SL_REQUIRE(f->classes, ARG, "sample: labels are given, but the model takes none");
+  for (int64_t i = 0; i < o->n; i++)
+    SL_REQUIRE(o->labels[i] >= 0 && o->labels[i] < f->classes + (f->null_class ? 1 : 0), ARG, "sample: label %lld is outside 0 … %lld",
+               (long long)o->labels[i], (long long)f->classes - 1);
+  return SL_STATUS_OK;
+}
+
+static sl_status check_options(const sl_sampler_options *o) {
+  SL_REQUIRE(o->model && o->diffusion, ARG, "sample: model and diffusion must be given");
+  const sl_model_info *f = &o->model->info;
+  const sl_diffusion *d = o->diffusion;
+  SL_REQUIRE(o->n > 0, ARG, "sample: n is %lld, expected at least 1", (long long)o->n);
+  SL_REQUIRE(d->original_steps == f->timesteps, ARG, "sample: the diffusion has %lld steps, the model was made for timesteps = %lld",
+             (long long)d->original_steps, (long long)f->timesteps);
+  int64_t want = f->in_channels * (d->variance == SL_VARIANCE_LEARNED ? 2 : 1);
+  SL_REQUIRE(f->out_channels == want, ARG,
+             "sample: the model gives %lld channels, the diffusion (variance = \"%s\") expects %lld; learn_sigma and variance must agree",
+             (long long)f->out_channels, d->variance == SL_VARIANCE_LEARNED ? "learned" : "fixed", (long long)want);
+  SL_REQUIRE(o->cfg == 1 || f->null_class, ARG, "sample: cfg is %g, but the model has no null class (%s)", o->cfg,
+             f->one_class ? "classes = 1" : "class_dropout = 0");
+  SL_REQUIRE(o->cfg == 1 || o->labels, ARG, "sample: cfg is %g, but labels are not given", o->cfg);
+  SL_REQUIRE(isfinite(o->cfg), ARG, "sample: cfg is %g, expected a finite number", o->cfg);
+  SL_REQUIRE(o->cfg_channels >= 0 && o->cfg_channels <= f->in_channels, ARG, "sample: cfg_channels is %lld, expected 1 … %lld",
+             (long long)o->cfg_channels, (long long)f->in_channels);
+  SL_REQUIRE(o->eta >= 0 && isfinite(o->eta), ARG, "sample: eta is %g, expected 0 or more", o->eta);
+  SL_REQUIRE(o->start >= 0 && o->start <= d->steps, ARG, "sample: start is %lld, expected 0 … %lld (steps)", (long long)o->start,
+             (long long)d->steps);
+  SL_REQUIRE((!o->mask && !o->start) || o->init, ARG, "sample: %s is given, so init (the known images) must be too",
+             o->mask ? "mask" : "start");
+  if (o->init) SL_TRY(check_images("init", o, o->init, true));
+  if (o->noise) SL_TRY(check_noise(o, o->start ? o->start : d->steps));
+  return check_labels(o);
+}
+
+/* --- life --- */
+
+static sl_shape image_shape(const sl_sampler *s) {
+  const sl_model_info *f = &s->o.model->info;
+  return SL_SHAPE(s->o.n, f->in_channels, f->height, f->width);
+}
+
+static sl_status make_labels(sl_sampler *s) {
+  const sl_model_info *f = &s->o.model->info;
+  if (!f->classes) return SL_STATUS_OK;
+  SL_TRY(sl_tensor_new(s->ctx, NULL, SL_I64, &SL_SHAPE(s->o.n), &s->labels));
+  int64_t *y = sl_tensor_data(s->labels), null = f->one_class ? 0 : f->classes;
+  for (int64_t i = 0; i < s->o.n; i++) y[i] = s->o.labels ? s->o.labels[i] : null;
+  s->o.labels = NULL; /* the caller's; copied */
+  return SL_STATUS_OK;
+}
+
+static void draw(sl_sampler *s, sl_stream stream, uint32_t step, sl_tensor *out) {
+  int64_t per = sl_tensor_numel(out) / s->o.n;
+  float *p = sl_tensor_data(out);
+  for (int64_t k = 0; k < s->o.n; k++)
+    sl_random_normal((sl_rng_key){s->o.seed, (uint32_t)stream}, (uint32_t)(s->o.first + k), step, 0, per, p + k * per);
+}
+
+static sl_status given_noise(sl_sampler *s, int64_t which, sl_tensor *out) {
+  if (sl_tensor_shape(s->o.noise)->rank == 4) return sl_tensor_copy(out, s->o.noise);
+  sl_tensor *part = NULL;
+  SL_TRY(sl_tensor_select(s->o.noise, 0, which, &part));
+  sl_status status = sl_tensor_copy(out, part);
+  sl_tensor_release(part);
+  return status;
+}
+
+/* x = init noised to the first step's level. */
+static sl_status noise_init(sl_sampler *s) {
+  sl_tensor *t = NULL, *init = NULL, *noised = NULL;
+  sl_status status = sl_tensor_new(s->ctx, NULL, SL_I64, &SL_SHAPE(s->o.n), &t);
+  if (status != SL_STATUS_OK) return status;
+  for (int64_t i = 0; i < s->o.n; i++) ((int64_t *)sl_tensor_data(t))[i] = s->steps - 1;
+  sl_shape shape = image_shape(s);
+  int64_t stride[SL_MAX_RANK];
+  memcpy(stride, sl_tensor_strides(s->o.init), sizeof stride);
+  if (sl_tensor_shape(s->o.init)->dim[0] == 1) stride[0] = 0;
+  SL_GOTO(sl_tensor_view_as(s->o.init, &shape, stride, 0, &init));
+  SL_GOTO(sl_diffusion_call(s->o.diffusion, SL_FN_Q_SAMPLE, (sl_diffusion_options){0}, (sl_tensor *[]){init, t, s->x}, &noised));
+  SL_GOTO(sl_tensor_copy(s->x, noised));
+done:
+  sl_tensor_release(t);
+  sl_tensor_release(init);
+  sl_tensor_release(noised);
+  return status;
+}
+
+static sl_status make_state(sl_sampler *s) {
+  sl_shape shape = image_shape(s);
+  SL_TRY(sl_tensor_new(s->ctx, NULL, SL_F32, &shape, &s->x));
+  SL_TRY(sl_tensor_zeros(s->ctx, NULL, SL_F32, &shape, &s->noise));
+  if (s->o.mask) SL_TRY(sl_tensor_new(s->ctx, NULL, SL_F32, &shape, &s->known_noise));
+  float scale = (float)s->o.cfg;
+  SL_TRY(sl_tensor_from(s->ctx, SL_F32, 0, NULL, &scale, &s->scale));
+  SL_TRY(make_labels(s));
+  if (s->o.noise) {
+    SL_TRY(given_noise(s, 0, s->x));
+  } else {
+    draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x);
+  }
+  if (s->o.start) SL_TRY(noise_init(s));
+  return sl_eager_new(s->ctx, PROGRAMS, &s->programs);
+}
+
+static sl_tensor *retained(sl_tensor *t) { return t ? sl_tensor_retain(t) : NULL; }
+
+sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out) {
+  *out = NULL;
+  SL_TRY(check_options(o));
+  sl_sampler *s = sl_alloc_zero(o->model->ctx, sizeof *s);
+  if (!s) return SL_STATUS_OOM;
+  s->ctx = o->model->ctx;
+  s->o = *o;
+  if (!s->o.kind) s->o.kind = &sl_sampler_ddpm;
+  sl_model_retain(o->model);
+  sl_diffusion_retain(o->diffusion);
+  s->o.params = retained(o->params);
+  s->o.noise = retained(o->noise);
+  s->o.init = retained(o->init);
+  s->o.mask = retained(o->mask);
+  s->steps = o->start ? o->start : o->diffusion->steps;
+  sl_status status = make_state(s);
+  if (status == SL_STATUS_OK) {
+    *out = s;
+  } else {
+    sl_sampler_free(s);
+  }
+  return status;
+}
+
+void sl_sampler_free(sl_sampler *s) {
+  if (!s) return;
+  sl_eager_free(s->programs);
+  sl_tensor *all[] = {s->labels, s->x, s->x0, s->noise, s->known_noise, s->scale, s->o.params, s->o.noise, s->o.init, s->o.mask};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
+  sl_model_release(s->o.model);
+  sl_diffusion_release(s->o.diffusion);
+  sl_free(s->ctx, s);
+}
+
+/* --- a step --- */
+
+typedef struct step_build {
+  sl_sampler *s;
+  bool guided, last;
+} step_build;
+
+/* The known part of an in-painting: init at the noise level of x_{t-1}, and itself after the last step. */
+static sl_value *keep_known(const step_build *b, sl_value *next, sl_value *t, sl_value *init, sl_value *mask, sl_value *noise) {
+  if (!t) return NULL;
+  sl_diffusion *d = b->s->o.diffusion;
+  sl_value *known = init;
+  if (!b->last) known = sl_q_sample(d, sl_expand(init, &next->shape), sl_sub(t, sl_scalar(t->node->graph, 1, SL_I64)), noise);
+  return sl_add(sl_mul(mask, next), sl_mul(sl_add_scalar(sl_neg(mask), 1.0), known));
+}
+
+/* in: x, t, noise, scale, y (NULL without classes), then init, mask, known noise of an in-painting. */
+static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *in, int n_out, sl_value **out) {
+  const step_build *sb = user;
+  sl_sampler *s = sb->s;
+  (void)n_in, (void)n_out;
+  sl_model *m = s->o.model;
+  sl_diffusion *d = s->o.diffusion;
+  sl_value *x = in[0], *t = in[1], *y = in[4], *model_t = sl_diffusion_model_t(d, t), *o;
+  sl_builder b;
+  SL_TRY(sl_builder_init(&b, g, m->params, false));
+  if (sb->guided) {
+    sl_value *null = sl_expand(sl_scalar(g, (double)m->info.classes, SL_I64), &y->shape);
+    sl_value *xs = sl_cat(2, (sl_value *[]){x, x}, 0), *ts = sl_cat(2, (sl_value *[]){model_t, model_t}, 0);
+    int64_t channels = s->o.cfg_channels ? s->o.cfg_channels : m->info.in_channels;
+    o = sl_model_build_cfg(m, &b, xs, ts, sl_cat(2, (sl_value *[]){y, null}, 0), in[3], channels);
+    o = sl_slice(o, 0, 0, s->o.n - 1, 1);
+  } else {
+    o = sl_model_build(m, &b, x, model_t, y);
+  }
+  sl_builder_clear(&b);
+  out[0] = s->o.kind->step(d, o, x, t, in[2], s->o.eta, s->o.clip, &out[1]);
+  if (in[5] && out[0]) out[0] = keep_known(sb, out[0], t, in[5], in[6], in[7]);
+  return sl_graph_status(g);
+}
+
+static bool guided_at(const sl_sampler *s, int64_t t) {
+  if (s->o.cfg == 1) return false;
+  return s->o.cfg_lo > s->o.cfg_hi || ((double)t >= s->o.cfg_lo && (double)t <= s->o.cfg_hi);
+}
+
+static int64_t index_of_next(const sl_sampler *s) { return s->steps - 1 - s->done; }
+
+static sl_status prepare_noise(sl_sampler *s, int64_t i) {
+  if (s->known_noise) draw(s, SL_STREAM_NOISE, (uint32_t)i, s->known_noise);
+  if (!s->o.kind->needs_noise(s->o.eta)) return SL_STATUS_OK;
+  if (s->o.noise && sl_tensor_shape(s->o.noise)->rank == 5) return given_noise(s, 1 + s->done, s->noise);
+  draw(s, SL_STREAM_SAMPLE_STEP, (uint32_t)i, s->noise);
+  return SL_STATUS_OK;
+}
+
+sl_status sl_sampler_step(sl_sampler *s, bool *done) {
+  *done = s->done >= s->steps;
+  if (*done) return SL_STATUS_OK;
+  int64_t i = index_of_next(s);
+  SL_TRY(prepare_noise(s, i));
+  sl_tensor *t = NULL, *out[2] = {NULL, NULL};
+  SL_TRY(sl_tensor_new(s->ctx, NULL, SL_I64, &SL_SHAPE(s->o.n), &t));
+  for (int64_t k = 0; k < s->o.n; k++) ((int64_t *)sl_tensor_data(t))[k] = i;
+  step_build b = {s, guided_at(s, s->o.diffusion->schedule->timestep_map[i]), i == 0};
+  sl_run run = {.params = s->o.params};
+  sl_status status = SL_STATUS_OK;
+  if (!run.params) SL_GOTO(sl_model_weights(s->o.model, &run.params));
+  sl_tensor *in[] = {s->x, t, s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL, s->o.mask, s->known_noise};
+  char key[32];
+  int n = snprintf(key, sizeof key, "%d%d", (int)b.guided, (int)(s->o.mask && b.last));
+  SL_GOTO(sl_eager_call(s->programs, key, (size_t)n, build_step, &b, 8, in, &run, 2, out));
+  sl_tensor_release(s->x);
+  sl_tensor_release(s->x0);
+  s->x = out[0];
+  s->x0 = out[1];
+  s->done++;
+done:
+  sl_tensor_release(t);
+  return status;
+}
+
+int64_t sl_sampler_steps(const sl_sampler *s) { return s->steps; }
+int64_t sl_sampler_i(const sl_sampler *s) { return s->done; }
+
+int64_t sl_sampler_t(const sl_sampler *s) {
+  int64_t i = s->done ? s->steps - s->done : s->steps - 1;
+  return s->o.diffusion->schedule->timestep_map[i];
+}
+
+sl_tensor *sl_sampler_x(sl_sampler *s) { return s->x; }
+sl_tensor *sl_sampler_x0(sl_sampler *s) { return s->x0; }
+
+sl_status sl_sampler_set_x(sl_sampler *s, sl_tensor *x) {
+  SL_TRY(check_images("x", &s->o, x, false));
+  return sl_tensor_copy(s->x, x);
+}

@@ -1,0 +1,98 @@
+/* Programs: a graph planned for a device. After the first run, a run calls no allocator. */
+#ifndef SL_GRAPH_PROGRAM_H
+#define SL_GRAPH_PROGRAM_H
+
+#include "graph/graph.h"
+
+/* What changes from run to run besides tensors; small and, on devices, resident there. */
+typedef struct sl_step {
+  uint32_t seed;         /* of in-graph draws */
+  uint32_t step;         /* counter word of in-graph draws */
+  uint32_t first_sample; /* global index of row 0 of the batch: draws do not depend on micro-batches */
+  float value[13];       /* fields read by sl_step_value */
+} sl_step;
+
+struct sl_kernels; /* ops/kernels.h */
+/* What running code sees. */
+struct sl_exec {
+  sl_context *ctx;
+  const sl_device *device;
+  const struct sl_kernels *kernels;
+  void *stream;
+  const sl_step *step;
+};
+/* The CPU's kernels; another device's table takes its place. Defined in ops/. */
+const struct sl_kernels *sl_kernels_of(const sl_device *dev);
+
+typedef struct sl_program sl_program;
+
+typedef struct sl_compile_options {
+  const sl_device *device; /* NULL: CPU */
+  bool checked;            /* redzones between blocks, dead intervals and fresh blocks filled with NaN, verified at every node.
+                              Also on with SLUICE_CHECKED=1 in the environment, and always in sanitizer builds. */
+} sl_compile_options;
+
+/* Plans g (which must have no error) for a device; the program keeps a reference to g, which may not change any more.
+ * OOM names the bytes needed when they exceed the context's limit. NULL options: defaults. */
+SL_MUST_USE sl_status sl_graph_compile(sl_graph *g, const sl_compile_options *options, sl_program **out);
+void sl_program_free(sl_program *p);
+sl_graph *sl_program_graph(const sl_program *p);
+int sl_program_input(const sl_program *p, const char *name);  /* position, or -1 */
+int sl_program_output(const sl_program *p, const char *name);
+int sl_program_inputs(const sl_program *p);
+int sl_program_outputs(const sl_program *p);
+const sl_value *sl_program_input_value(const sl_program *p, int i); /* for its name (node->name), dtype and shape */
+const sl_value *sl_program_output_value(const sl_program *p, int i);
+const char *sl_program_output_name(const sl_program *p, int i);
+bool sl_program_input_used(const sl_program *p, int i);
+
+/* Bytes of the arena, known before the run; scratch of primitives included. */
+uint64_t sl_program_arena_bytes(const sl_program *p);
+/* The arena that g would need, without compiling it. */
+SL_MUST_USE sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes);
+
+typedef struct sl_trace {
+  const sl_node *node;
+  int output;
+  const char *name; /* of the node, or its op and number */
+  double min, max, mean, rms;
+  int64_t count, nonfinite;
+} sl_trace;
+
+typedef struct sl_run {
+  sl_tensor *const *inputs; /* by position; dtype, shape and strides as declared */
+  sl_tensor *const *outputs; /* by position; dense, dtype and shape as declared */
+  sl_tensor *params;        /* flat f32 array, if the graph has parameters */
+  sl_tensor *grads;         /* flat f32 array, if it accumulates gradients; may be longer than the trainable part */
+  const sl_step *step;      /* NULL: zeros */
+  /* Trace mode: called after every node that computes; return false to stop (CANCELLED). */
+  bool (*trace)(void *user, const sl_trace *t);
+  void *user;
+  bool profile;             /* gather seconds per op, read by sl_program_profile */
+} sl_run;
+
+/* ARG/SHAPE/DTYPE when a binding does not fit, in words. CANCELLED when the context was told to stop. */
+SL_MUST_USE sl_status sl_program_run(sl_program *p, const sl_run *run);
+/* Seconds and calls per op name, gathered by profiled runs since compile; i from 0, false past the end. */
+bool sl_program_profile(const sl_program *p, int i, const char **op, double *seconds, int64_t *calls);
+
+/* --- eager use: programs by key in a bounded least-recently-used cache --- */
+
+typedef struct sl_eager sl_eager;
+SL_MUST_USE sl_status sl_eager_new(sl_context *ctx, int capacity, sl_eager **out);
+void sl_eager_free(sl_eager *e);
+/* Runs one op on concrete tensors. in[i] may be NULL for absent optional inputs; outputs (n_out of them asked for) are new
+ * contiguous tensors owned by the caller. step as in sl_run. */
+SL_MUST_USE sl_status sl_eager_apply(sl_eager *e, const sl_op *op, int n_in, sl_tensor *const *in, const sl_attrs *attrs,
+                                     const sl_step *step, int n_out, sl_tensor **out);
+/* Runs a function of tensors: `build` describes it on inputs made from in[] (names x0, x1, …) and gives its n_out outputs
+ * (at most SL_MAX_CALL_OUTPUTS); the program is cached by (key bytes, shapes, dtypes, strides). run (NULL: none) brings params,
+ * grads, step, trace and profile. Outputs as above. */
+#define SL_MAX_CALL_OUTPUTS 96
+typedef sl_status (*sl_build_fn)(void *user, sl_graph *g, int n_in, sl_value *const *in, int n_out, sl_value **out);
+SL_MUST_USE sl_status sl_eager_call(sl_eager *e, const void *key, size_t key_size, sl_build_fn build, void *user, int n_in,
+                                    sl_tensor *const *in, const sl_run *run, int n_out, sl_tensor **out);
+/* Runs a compiled program with inputs, allocating its outputs; for callers who keep programs themselves. */
+SL_MUST_USE sl_status sl_program_call(sl_program *p, const sl_run *run, int n_out, sl_tensor **out);
+
+#endif
