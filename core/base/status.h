@@ -9,6 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* One list makes the enum, the names and the codes that Lua sees. */
 #define SL_STATUS_LIST(X)                                                                                              \
   X(OK, "ok")                                                                                                          \
@@ -60,6 +64,10 @@ sl_status sl_fail_context(sl_status s, const char *fmt, ...) SL_PRINTF(2, 3);
   } while (0)
 /* Broken internal invariants only; never reachable from user input. */
 #define SL_ASSERT(cond) ((cond) ? (void)0 : sl_assert_failed(#cond, __FILE__, __LINE__))
-_Noreturn void sl_assert_failed(const char *cond, const char *file, int line);
+__attribute__((noreturn)) void sl_assert_failed(const char *cond, const char *file, int line);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -3,19 +3,21 @@
 #ifndef SL_OPS_KERNELS_H
 #define SL_OPS_KERNELS_H
 
-#include "graph/program.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Constants of one optimizer step. */
+#include "graph/program.h"
+
+/* Constants of one optimizer step, in double: 1 - 0.9999f is wrong by two parts in ten thousand. */
 typedef struct sl_adamw {
-  float lr, beta1, beta2, eps, weight_decay;
-  float correction1, correction2; /* 1 - beta^k, k = 1, 2, … */
-  float grad_scale;               /* clipping and accumulation */
-  float ema_decay[4];
+  double lr, beta1, beta2, eps, weight_decay;
+  double correction1, correction2; /* 1 - beta^k, k = 1, 2, … */
+  double grad_scale;               /* clipping and accumulation */
+  double ema_decay[4];
 } sl_adamw;
+
+struct sl_gemm; /* gemm.h */
 
 #define SL_KERNEL(name, args, gpu) typedef sl_status sl_##name##_fn args;
 #include "ops/kernels.def"
@@ -29,6 +31,10 @@ typedef struct sl_kernels {
 #include "ops/kernels.def"
 #undef SL_KERNEL
 } sl_kernels;
+
+extern const sl_kernels sl_kernels_cpu;
+/* Defined by the GPU layer where it is built: GPU kernels, and the CPU's in the other slots where memory is the host's. */
+extern const sl_kernels sl_kernels_cuda __attribute__((weak));
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,3 @@
+/* AdamW's loops for AVX-512; see adamw_loops.h. */
+#define SL_LOOPS sl__adamw_avx512
+#include "ops/adamw_loops.h"
