@@ -8,8 +8,9 @@
 
 static inline sl_status sl_gpu_launched(const char *kernel) {
   const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? SL_STATUS_OK
-                              : sl_fail(SL_STATUS_DEVICE, "%s: CUDA refused the launch: %s", kernel, cudaGetErrorString(error));
+  return error == cudaSuccess
+             ? SL_STATUS_OK
+             : sl_fail(SL_STATUS_DEVICE, "%s: CUDA refused the launch: %s", kernel, cudaGetErrorString(error));
 }
 
 #define SL_LAUNCH(kernel, grid, block, bytes, stream, ...)                                                             \

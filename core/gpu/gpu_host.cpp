@@ -136,7 +136,8 @@ void *shared(const void *mark, size_t bytes) {
 }
 
 static sl_status divergent(const machine &m, const char *where) {
-  return sl_fail(SL_STATUS_DEVICE, "%s: divergent %s in block (%u,%u,%u)", m.name, where, blockIdx.x, blockIdx.y, blockIdx.z);
+  return sl_fail(SL_STATUS_DEVICE, "%s: divergent %s in block (%u,%u,%u)", m.name, where, blockIdx.x, blockIdx.y,
+                 blockIdx.z);
 }
 
 /* Lets waiting fibers go on where all of a warp, or all of the block, have arrived. */
@@ -177,7 +178,8 @@ static sl_status run_block(machine &m) {
       if (m.fibers[i].at == READY) resume(i);
     for (unsigned i = 0; i < m.threads; i++) done += m.fibers[i].at == DONE, waiting_warp += m.fibers[i].at == AT_WARP;
     if (m.asked > max_shared)
-      return sl_fail(SL_STATUS_DEVICE, "%s: %zu bytes of shared memory, expected at most %zu", m.name, m.asked, max_shared);
+      return sl_fail(SL_STATUS_DEVICE, "%s: %zu bytes of shared memory, expected at most %zu", m.name, m.asked,
+                     max_shared);
     if (done == m.threads) return SL_STATUS_OK;
     if (!release(m)) return divergent(m, waiting_warp ? "shuffle" : "barrier");
   }
@@ -188,8 +190,10 @@ static sl_status prepare(machine &m, const char *name, dim3 grid, dim3 block, si
   SL_REQUIRE(grid.x && grid.y && grid.z && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535, DEVICE,
              "%s: a grid of (%u,%u,%u) blocks", name, grid.x, grid.y, grid.z);
   SL_REQUIRE(threads && threads <= max_threads && threads % 32 == 0, DEVICE,
-             "%s: blocks of %llu threads, expected a multiple of 32 up to %u", name, (unsigned long long)threads, max_threads);
-  SL_REQUIRE(bytes <= max_shared, DEVICE, "%s: %zu bytes of shared memory, expected at most %zu", name, bytes, max_shared);
+             "%s: blocks of %llu threads, expected a multiple of 32 up to %u", name, (unsigned long long)threads,
+             max_threads);
+  SL_REQUIRE(bytes <= max_shared, DEVICE, "%s: %zu bytes of shared memory, expected at most %zu", name, bytes,
+             max_shared);
   if (!m.memory) m.memory = map(shared_room);
   if (!m.stacks) m.stacks = map(max_threads * stack_bytes);
   SL_REQUIRE(m.memory && m.stacks, OOM, "%s: no memory for the stacks of its threads", name);

@@ -1,6 +1,6 @@
-/* The launch layer without a GPU, for tests; include gpu.h. Every CUDA thread is a fiber; blocks run one after another on the
- * calling thread. Shared memory is filled with NaN before each block. It proves indices, bounds, barriers and shared memory
- * that nobody wrote; not races between blocks, memory order or speed. */
+/* The launch layer without a GPU, for tests; include gpu.h. Every CUDA thread is a fiber; blocks run one after another
+ * on the calling thread. Shared memory is filled with NaN before each block. It proves indices, bounds, barriers and
+ * shared memory that nobody wrote; not races between blocks, memory order or speed. */
 #ifndef SL_GPU_GPU_HOST_H
 #define SL_GPU_GPU_HOST_H
 
@@ -13,7 +13,8 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
-extern __thread dim3 threadIdx, blockIdx, blockDim, gridDim; /* thread_local would be read through a function, at each use */
+extern __thread dim3 threadIdx, blockIdx, blockDim,
+    gridDim; /* thread_local would be read through a function, at each use */
 
 #define __global__ static
 #define __device__
@@ -33,7 +34,8 @@ void wait_warp();
 unsigned lane();
 uint64_t *slot(unsigned lane); /* of the calling fiber's warp */
 
-template <class T> T shuffle(T v, unsigned from) {
+template <class T>
+T shuffle(T v, unsigned from) {
   static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffle moves at most 8 bytes");
   memcpy(slot(lane()), &v, sizeof v);
   wait_warp();
@@ -45,9 +47,16 @@ template <class T> T shuffle(T v, unsigned from) {
 
 static inline void __syncthreads() { sl_gpu_host::wait_block(); }
 static inline void __syncwarp(unsigned = ~0u) { sl_gpu_host::wait_warp(); }
-template <class T> T __shfl_xor_sync(unsigned, T v, int m) { return sl_gpu_host::shuffle(v, sl_gpu_host::lane() ^ (unsigned)m); }
-template <class T> T __shfl_sync(unsigned, T v, int from) { return sl_gpu_host::shuffle(v, (unsigned)from); }
-template <class T> T __shfl_down_sync(unsigned, T v, unsigned by) {
+template <class T>
+T __shfl_xor_sync(unsigned, T v, int m) {
+  return sl_gpu_host::shuffle(v, sl_gpu_host::lane() ^ (unsigned)m);
+}
+template <class T>
+T __shfl_sync(unsigned, T v, int from) {
+  return sl_gpu_host::shuffle(v, (unsigned)from);
+}
+template <class T>
+T __shfl_down_sync(unsigned, T v, unsigned by) {
   const unsigned me = sl_gpu_host::lane();
   return sl_gpu_host::shuffle(v, me + by < 32 ? me + by : me);
 }

@@ -1,40 +1,26 @@
 /* adaLN: LayerNorm of the masked row, scaled and shifted per sample. */
 #include "ops/adaln_math.h"
 #include "ops/kernels.h"
+#include "ops/modulation.h"
 #include "ops/ops.h"
 
 enum { X, SHIFT, SCALE, MASK };
 enum { DY, BX, BSCALE, BMASK, MEAN, RSTD, PRIOR };
 
-/* [N,C] as the kernels read it: any stride along N, unit stride along C. */
-static sl_value *row_major(sl_value *v) {
-  return v && v->shape.rank == 2 && v->shape.dim[1] > 1 && v->stride[1] != 1 ? sl_contiguous(v) : v;
-}
-
 static sl_status canon_adaln(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   (void)g, (void)n, (void)a;
   in[X] = sl_contiguous(in[X]);
-  for (int i = SHIFT; i <= MASK; i++) in[i] = row_major(in[i]);
-  return SL_STATUS_OK;
-}
-
-static sl_status check_rows(const char *what, const sl_value *v, const sl_value *x, bool mask) {
-  SL_REQUIRE(v->shape.rank == 2 && v->shape.dim[0] == x->shape.dim[0] && v->shape.dim[1] == x->shape.dim[2], SHAPE,
-             "adaln: %s is %s, expected [%lld,%lld] for x %s", what, sl_value_text(v), (long long)x->shape.dim[0],
-             (long long)x->shape.dim[2], sl_value_text(x));
-  bool fits = mask ? v->dtype == SL_U8 : v->dtype == SL_F32 || v->dtype == SL_BF16;
-  SL_REQUIRE(fits, DTYPE, "adaln: %s is %s, expected %s", what, sl_value_text(v), mask ? "u8" : "f32 or bf16");
+  for (int i = SHIFT; i <= MASK; i++) in[i] = sl__rows_canon(in[i]);
   return SL_STATUS_OK;
 }
 
 static sl_status infer_adaln(sl_node *n) {
   const sl_value *x = n->in[X];
-  SL_REQUIRE(x->dtype == SL_F32 || x->dtype == SL_BF16, DTYPE, "adaln: x is %s, expected f32 or bf16", sl_value_text(x));
-  SL_REQUIRE(x->shape.rank == 3, SHAPE, "adaln: x is %s, expected [N,T,C]", sl_value_text(x));
+  SL_TRY(sl__stream_check("adaln", "x", x, x));
   SL_REQUIRE(x->shape.dim[2] > 0, SHAPE, "adaln: x is %s, which has no channels to norm", sl_value_text(x));
-  SL_TRY(check_rows("shift", n->in[SHIFT], x, false));
-  SL_TRY(check_rows("scale", n->in[SCALE], x, false));
-  if (n->in[MASK]) SL_TRY(check_rows("mask", n->in[MASK], x, true));
+  SL_TRY(sl__rows_check("adaln", "shift", n->in[SHIFT], x, false));
+  SL_TRY(sl__rows_check("adaln", "scale", n->in[SCALE], x, false));
+  if (n->in[MASK]) SL_TRY(sl__rows_check("adaln", "mask", n->in[MASK], x, true));
   SL_REQUIRE(n->attrs.f[0] > 0.0, ARG, "adaln: eps is %g, expected more than 0", n->attrs.f[0]);
   n->out[0].dtype = n->in[SHIFT]->dtype; /* a bf16 network on an f32 residual stream needs no cast of its own */
   n->out[0].shape = x->shape;
@@ -47,7 +33,8 @@ static sl_status infer_adaln(sl_node *n) {
 
 static sl_status grad_adaln(sl_grad_args *a) {
   if (!a->dy[0]) return SL_STATUS_OK; /* mean and rstd are for backward alone */
-  sl_value *in[] = {a->dy[0], a->in[X], a->in[SCALE], a->in[MASK], a->out[1], a->out[2], a->need[X] ? a->prior[X] : NULL};
+  sl_value *in[] = {
+      a->dy[0], a->in[X], a->in[SCALE], a->in[MASK], a->out[1], a->out[2], a->need[X] ? a->prior[X] : NULL};
   sl_value *d = sl_opn(SL_OP_adaln_backward, 7, in, NULL);
   if (a->need[X]) {
     a->dx[X] = d;
@@ -58,7 +45,8 @@ static sl_status grad_adaln(sl_grad_args *a) {
   return SL_STATUS_OK;
 }
 
-static sl_status run_adaln(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *workspace) {
+static sl_status run_adaln(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                           void *workspace) {
   (void)state, (void)workspace;
   return e->kernels->adaln(e, &out[0], &out[1], &out[2], &in[X], &in[SHIFT], &in[SCALE], &in[MASK], n->attrs.f[0]);
 }
@@ -75,8 +63,8 @@ static sl_status canon_adaln_backward(sl_graph *g, int n, sl_value **in, sl_attr
   (void)g, (void)n, (void)a;
   in[DY] = sl_contiguous(in[DY]);
   in[BX] = sl_contiguous(in[BX]);
-  in[BSCALE] = row_major(in[BSCALE]);
-  in[BMASK] = row_major(in[BMASK]);
+  in[BSCALE] = sl__rows_canon(in[BSCALE]);
+  in[BMASK] = sl__rows_canon(in[BMASK]);
   in[MEAN] = sl_contiguous(in[MEAN]);
   in[RSTD] = sl_contiguous(in[RSTD]);
   if (in[PRIOR]) in[PRIOR] = sl_contiguous(in[PRIOR]);
@@ -85,8 +73,8 @@ static sl_status canon_adaln_backward(sl_graph *g, int n, sl_value **in, sl_attr
 
 static sl_status infer_adaln_backward(sl_node *n) {
   const sl_value *x = n->in[BX];
-  SL_REQUIRE(sl_shape_equal(&n->in[DY]->shape, &x->shape), SHAPE, "adaln_backward: dy is %s, expected the shape of x %s",
-             sl_value_text(n->in[DY]), sl_value_text(x));
+  SL_REQUIRE(sl_shape_equal(&n->in[DY]->shape, &x->shape), SHAPE,
+             "adaln_backward: dy is %s, expected the shape of x %s", sl_value_text(n->in[DY]), sl_value_text(x));
   n->out[0].dtype = x->dtype;
   n->out[0].shape = x->shape;
   for (int k = 1; k < 3; k++) {
@@ -102,10 +90,11 @@ static size_t workspace_adaln_backward(const sl_node *n, sl_context *ctx) {
   return sl_row_block_bytes(d[0], d[1], d[2], 2);
 }
 
-static sl_status run_adaln_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *workspace) {
+static sl_status run_adaln_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                                    void *workspace) {
   (void)n, (void)state;
-  return e->kernels->adaln_backward(e, &out[0], &out[1], &out[2], &in[DY], &in[BX], &in[BSCALE], &in[BMASK], &in[MEAN], &in[RSTD],
-                                    &in[PRIOR], workspace);
+  return e->kernels->adaln_backward(e, &out[0], &out[1], &out[2], &in[DY], &in[BX], &in[BSCALE], &in[BMASK], &in[MEAN],
+                                    &in[RSTD], &in[PRIOR], workspace);
 }
 
 extern const sl_op_rules sl_rules_adaln_backward;

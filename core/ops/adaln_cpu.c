@@ -7,9 +7,9 @@
 
 static const sl_adaln_loops *loops_of(const sl_exec *e) {
   switch (sl_context_isa(e->ctx)) {
-  case SL_ISA_AVX512: return &sl__adaln_avx512;
-  case SL_ISA_AVX2: return &sl__adaln_avx2;
-  default: return &sl__adaln_base;
+    case SL_ISA_AVX512: return &sl__adaln_avx512;
+    case SL_ISA_AVX2: return &sl__adaln_avx2;
+    default: return &sl__adaln_base;
   }
 }
 
@@ -45,23 +45,40 @@ static void reduce_task(void *user, int64_t begin, int64_t end, int thread) {
 /* Rows of C elements worth a thread of their own. */
 static int64_t grain_of(int64_t C) { return C > 0 && C < 32768 ? 32768 / C : 1; }
 
-sl_status sl_cpu_adaln(sl_exec *e, const sl_view *y, const sl_view *mean, const sl_view *rstd, const sl_view *x, const sl_view *shift,
-                       const sl_view *scale, const sl_view *mask, double eps) {
+sl_status sl_cpu_adaln(sl_exec *e, const sl_view *y, const sl_view *mean, const sl_view *rstd, const sl_view *x,
+                       const sl_view *shift, const sl_view *scale, const sl_view *mask, double eps) {
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
   adaln_task t = {.loops = loops_of(e)};
-  t.job = (adaln_job){.T = T, .C = C, .eps = (float)eps, .x = x, .y = y, .shift = shift, .scale = scale, .mask = mask,
-                      .mean = mean, .rstd = rstd};
+  t.job = (adaln_job){.T = T,
+                      .C = C,
+                      .eps = (float)eps,
+                      .x = x,
+                      .y = y,
+                      .shift = shift,
+                      .scale = scale,
+                      .mask = mask,
+                      .mean = mean,
+                      .rstd = rstd};
   sl_parallel_for(e->ctx, N * T, grain_of(C), forward_task, &t);
   return SL_STATUS_OK;
 }
 
-sl_status sl_cpu_adaln_backward(sl_exec *e, const sl_view *dx, const sl_view *dshift, const sl_view *dscale, const sl_view *dy,
-                                const sl_view *x, const sl_view *scale, const sl_view *mask, const sl_view *mean,
-                                const sl_view *rstd, const sl_view *prior, void *workspace) {
+sl_status sl_cpu_adaln_backward(sl_exec *e, const sl_view *dx, const sl_view *dshift, const sl_view *dscale,
+                                const sl_view *dy, const sl_view *x, const sl_view *scale, const sl_view *mask,
+                                const sl_view *mean, const sl_view *rstd, const sl_view *prior, void *workspace) {
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
   adaln_task t = {.loops = loops_of(e), .dshift = dshift, .dscale = dscale};
-  t.job = (adaln_job){.T = T, .C = C, .x = x, .dy = dy, .scale = scale, .mask = mask, .mean = mean, .rstd = rstd,
-                      .prior = prior, .dx = dx, .partial = workspace};
+  t.job = (adaln_job){.T = T,
+                      .C = C,
+                      .x = x,
+                      .dy = dy,
+                      .scale = scale,
+                      .mask = mask,
+                      .mean = mean,
+                      .rstd = rstd,
+                      .prior = prior,
+                      .dx = dx,
+                      .partial = workspace};
   sl_parallel_for(e->ctx, N * sl_row_blocks(T), 1, backward_task, &t);
   sl_parallel_for(e->ctx, N, grain_of(C * sl_row_blocks(T)), reduce_task, &t);
   return SL_STATUS_OK;

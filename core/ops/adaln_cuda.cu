@@ -3,15 +3,9 @@
 
 #include "ops/adaln_math.h"
 #include "ops/kernels.h"
+#include "ops/rows_cuda.h"
 
 namespace {
-
-/* [N,T,C] dense, or [N,C] with `stride` elements from one sample to the next; p NULL: absent. */
-struct rows {
-  void *p;
-  bool bf16;
-  int64_t stride;
-};
 
 struct sizes {
   int64_t N, T, C;
@@ -19,7 +13,7 @@ struct sizes {
 
 struct adaln_args {
   sizes d;
-  rows x, y, dy, dx, prior, shift, scale, mask;
+  sl_gpu_rows x, y, dy, dx, prior, shift, scale, mask;
   float *mean, *rstd, *partial;
   float eps;
 };
@@ -28,19 +22,22 @@ constexpr int WARPS = 8; /* rows that a block works on at once */
 
 } // namespace
 
-template <int V> SL_DEVICE sl_pack<float, V> masked(const rows &mask, int64_t n, int64_t c, sl_pack<float, V> x) {
+template <int V>
+SL_DEVICE sl_pack<float, V> masked(const sl_gpu_rows &mask, int64_t n, int64_t c, sl_pack<float, V> x) {
   if (!mask.p) return x;
   const sl_pack<uint8_t, V> m = *(const sl_pack<uint8_t, V> *)((const uint8_t *)mask.p + n * mask.stride + c);
   for (int i = 0; i < V; i++) x.v[i] *= (float)m.v[i];
   return x;
 }
 
-template <int V> SL_DEVICE sl_pack<float, V> value_of_row(const adaln_args &a, int64_t n, int64_t row, int64_t c) {
+template <int V>
+SL_DEVICE sl_pack<float, V> value_of_row(const adaln_args &a, int64_t n, int64_t row, int64_t c) {
   return masked<V>(a.mask, n, c, sl_load<V>(a.x.p, a.x.bf16, row * a.d.C + c));
 }
 
 /* The row is read three times, from L1 after the first. */
-template <int V> __global__ void adaln_kernel(const adaln_args a) {
+template <int V>
+__global__ void adaln_kernel(const adaln_args a) {
   const int64_t C = a.d.C, row = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, n = row / a.d.T;
   const int64_t first = threadIdx.x % 32 * V, end = row < a.d.N * a.d.T ? C : 0;
   float sum = 0.0f, squares = 0.0f;
@@ -69,7 +66,8 @@ template <int V> __global__ void adaln_kernel(const adaln_args a) {
 }
 
 /* dx of one row, by one warp. */
-template <int V> SL_DEVICE void backward_row(const adaln_args &a, int64_t n, int64_t row, bool real) {
+template <int V>
+SL_DEVICE void backward_row(const adaln_args &a, int64_t n, int64_t row, bool real) {
   const int64_t C = a.d.C, first = threadIdx.x % 32 * V, end = real ? C : 0;
   const float mean = real ? a.mean[row] : 0.0f, rstd = real ? a.rstd[row] : 0.0f;
   float sum_g = 0.0f, sum_gx = 0.0f;
@@ -98,9 +96,10 @@ template <int V> SL_DEVICE void backward_row(const adaln_args &a, int64_t n, int
   }
 }
 
-/* Warps first make dx of WARPS rows; then each thread adds those rows, still in L1, to the sums of its channels. The sums
- * lie in shared memory, [2, C]. Block (k, n) has rows k SL_ROW_BLOCK … of sample n. */
-template <int V> __global__ void adaln_backward_kernel(const adaln_args a) {
+/* Warps first make dx of WARPS rows; then each thread adds those rows, still in L1, to the sums of its channels. The
+ * sums lie in shared memory, [2, C]. Block (k, n) has rows k SL_ROW_BLOCK … of sample n. */
+template <int V>
+__global__ void adaln_backward_kernel(const adaln_args a) {
   SL_SHARED_DYN(float, sums);
   const int64_t C = a.d.C, n = blockIdx.y, begin = (int64_t)blockIdx.x * SL_ROW_BLOCK, stride = (int64_t)blockDim.x * V;
   const int64_t end = begin + SL_ROW_BLOCK < a.d.T ? begin + SL_ROW_BLOCK : a.d.T, mine = (int64_t)threadIdx.x * V;
@@ -137,50 +136,42 @@ __global__ void adaln_sums_kernel(const float *partial, int64_t blocks, int64_t 
   if (c < C && dscale) dscale[n * C + c] = scale;
 }
 
-static rows rows_of(const sl_view *v) { return {v->data, v->dtype == SL_BF16, v->stride[0]}; }
-
-/* Whether four neighbours may be read as one everywhere. */
-static bool by_four(int64_t C, const rows *r, int n) {
-  bool fits = C % 4 == 0;
-  for (int i = 0; i < n; i++) fits &= r[i].stride % 4 == 0 && (uintptr_t)r[i].p % 16 == 0;
-  return fits;
-}
-
-extern "C" sl_status sl_cuda_adaln(sl_exec *e, const sl_view *y, const sl_view *mean, const sl_view *rstd, const sl_view *x,
-                                   const sl_view *shift, const sl_view *scale, const sl_view *mask, double eps) {
+extern "C" sl_status sl_cuda_adaln(sl_exec *e, const sl_view *y, const sl_view *mean, const sl_view *rstd,
+                                   const sl_view *x, const sl_view *shift, const sl_view *scale, const sl_view *mask,
+                                   double eps) {
   adaln_args a = {};
   a.d = {x->shape.dim[0], x->shape.dim[1], x->shape.dim[2]};
   if (a.d.N * a.d.T * a.d.C == 0) return SL_STATUS_OK;
-  a.x = rows_of(x), a.y = rows_of(y), a.shift = rows_of(shift), a.scale = rows_of(scale);
-  if (mask->data) a.mask = rows_of(mask);
+  a.x = sl_gpu_rows_of(x), a.y = sl_gpu_rows_of(y), a.shift = sl_gpu_rows_of(shift), a.scale = sl_gpu_rows_of(scale);
+  a.mask = sl_gpu_rows_of(mask);
   a.mean = (float *)mean->data, a.rstd = (float *)rstd->data, a.eps = (float)eps;
-  const rows all[] = {a.x, a.y, a.shift, a.scale, a.mask};
+  const sl_gpu_rows all[] = {a.x, a.y, a.shift, a.scale, a.mask};
   const dim3 grid((unsigned)((a.d.N * a.d.T + WARPS - 1) / WARPS));
-  if (by_four(a.d.C, all, 5)) return SL_LAUNCH(adaln_kernel<4>, grid, 32 * WARPS, 0, e->stream, a);
+  if (sl_gpu_by_four(a.d.C, all, 5)) return SL_LAUNCH(adaln_kernel<4>, grid, 32 * WARPS, 0, e->stream, a);
   return SL_LAUNCH(adaln_kernel<1>, grid, 32 * WARPS, 0, e->stream, a);
 }
 
 extern "C" sl_status sl_cuda_adaln_backward(sl_exec *e, const sl_view *dx, const sl_view *dshift, const sl_view *dscale,
-                                            const sl_view *dy, const sl_view *x, const sl_view *scale, const sl_view *mask,
-                                            const sl_view *mean, const sl_view *rstd, const sl_view *prior, void *workspace) {
+                                            const sl_view *dy, const sl_view *x, const sl_view *scale,
+                                            const sl_view *mask, const sl_view *mean, const sl_view *rstd,
+                                            const sl_view *prior, void *workspace) {
   adaln_args a = {};
   a.d = {x->shape.dim[0], x->shape.dim[1], x->shape.dim[2]};
   if (a.d.N * a.d.C == 0) return SL_STATUS_OK;
-  a.x = rows_of(x), a.dy = rows_of(dy), a.scale = rows_of(scale);
-  if (mask->data) a.mask = rows_of(mask);
-  if (dx->data) a.dx = rows_of(dx);
-  if (prior->data) a.prior = rows_of(prior);
+  a.x = sl_gpu_rows_of(x), a.dy = sl_gpu_rows_of(dy), a.scale = sl_gpu_rows_of(scale);
+  a.mask = sl_gpu_rows_of(mask);
+  a.dx = sl_gpu_rows_of(dx);
+  a.prior = sl_gpu_rows_of(prior);
   a.mean = (float *)mean->data, a.rstd = (float *)rstd->data, a.partial = (float *)workspace;
-  const rows all[] = {a.x, a.dy, a.scale, a.mask, a.dx, a.prior};
+  const sl_gpu_rows all[] = {a.x, a.dy, a.scale, a.mask, a.dx, a.prior};
   const int64_t blocks = sl_row_blocks(a.d.T);
   const size_t bytes = 2 * (size_t)a.d.C * sizeof(float);
-  SL_REQUIRE(bytes <= (48 << 10), UNSUPPORTED, "adaln: %lld channels, expected at most 6144 on a GPU", (long long)a.d.C);
+  SL_REQUIRE(bytes <= (48 << 10), UNSUPPORTED, "adaln: %lld channels, expected at most 6144 on a GPU",
+             (long long)a.d.C);
   SL_REQUIRE(a.d.N <= 65535, UNSUPPORTED, "adaln: a batch of %lld, expected at most 65535 on a GPU", (long long)a.d.N);
   const dim3 grid((unsigned)blocks, (unsigned)a.d.N), grid2((unsigned)((a.d.C + 127) / 128), (unsigned)a.d.N);
-  if (by_four(a.d.C, all, 6))
-    SL_TRY(SL_LAUNCH(adaln_backward_kernel<4>, grid, 32 * WARPS, bytes, e->stream, a));
-  else
-    SL_TRY(SL_LAUNCH(adaln_backward_kernel<1>, grid, 32 * WARPS, bytes, e->stream, a));
+  if (sl_gpu_by_four(a.d.C, all, 6)) SL_TRY(SL_LAUNCH(adaln_backward_kernel<4>, grid, 32 * WARPS, bytes, e->stream, a));
+  else SL_TRY(SL_LAUNCH(adaln_backward_kernel<1>, grid, 32 * WARPS, bytes, e->stream, a));
   return SL_LAUNCH(adaln_sums_kernel, grid2, 128, 0, e->stream, a.partial, blocks, a.d.C, (float *)dshift->data,
                    (float *)dscale->data);
 }

@@ -1,4 +1,5 @@
-/* adaLN's loops over rows, compiled once per instruction set: the file that includes this names the table in SL_LOOPS. */
+/* adaLN's loops over rows, compiled once per instruction set: the file that includes this names the table in SL_LOOPS.
+ */
 #ifndef SL_OPS_ADALN_LOOPS_H
 #define SL_OPS_ADALN_LOOPS_H
 
@@ -40,7 +41,8 @@ static inline float deviation_of(const float *r, int64_t n, float mean) {
   return s;
 }
 
-static inline void modulate(float *y, const float *r, const float *shift, const float *scale, float mean, float rstd, int64_t n) {
+static inline void modulate(float *y, const float *r, const float *shift, const float *scale, float mean, float rstd,
+                            int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) y[i] = sl_adaln_y(r[i], mean, rstd, shift[i], scale[i]);
 }
@@ -64,7 +66,8 @@ static inline void forward_row(const adaln_job *j, int64_t row, float buffer[5][
     const int64_t size = part(C, c);
     if (C > SL_ROW) r = row_masked(j->mask, n, c, size, row_read(j->x, at + c, size, buffer[0]), buffer[1]);
     float *y = row_target(j->y, at + c, buffer[4]);
-    modulate(y, r, modulation(j->shift, n, c, size, buffer[2]), modulation(j->scale, n, c, size, buffer[3]), mean, rstd, size);
+    modulate(y, r, modulation(j->shift, n, c, size, buffer[2]), modulation(j->scale, n, c, size, buffer[3]), mean, rstd,
+             size);
     row_done(j->y, at + c, size, y);
   }
   if (j->mean->data) ((float *)j->mean->data)[row] = mean;
@@ -91,7 +94,8 @@ static inline adaln_part read_part(const adaln_job *j, int64_t n, int64_t row, i
 }
 
 /* Adds the row to dshift and dscale; s[0] += sum g, s[1] += sum g xhat. */
-static inline void gather_sums(const adaln_part *k, float mean, float rstd, float *dshift, float *dscale, float s[2], int64_t n) {
+static inline void gather_sums(const adaln_part *k, float mean, float rstd, float *dshift, float *dscale, float s[2],
+                               int64_t n) {
   float s0 = 0.0f, s1 = 0.0f;
 #pragma omp simd reduction(+ : s0, s1)
   for (int64_t i = 0; i < n; i++) {
@@ -104,8 +108,8 @@ static inline void gather_sums(const adaln_part *k, float mean, float rstd, floa
   s[0] += s0, s[1] += s1;
 }
 
-static inline void write_dx(const adaln_job *j, const adaln_part *k, int64_t n, int64_t row, int64_t c, const float s[2],
-                            float buffer[6][SL_ROW]) {
+static inline void write_dx(const adaln_job *j, const adaln_part *k, int64_t n, int64_t row, int64_t c,
+                            const float s[2], float buffer[6][SL_ROW]) {
   const int64_t at = row * j->C + c, size = part(j->C, c);
   const float mean = ((const float *)j->mean->data)[row], rstd = ((const float *)j->rstd->data)[row];
   float *dx = row_target(j->dx, at, buffer[4]);
@@ -123,7 +127,8 @@ static inline void write_dx(const adaln_job *j, const adaln_part *k, int64_t n, 
   row_done(j->dx, at, size, dx);
 }
 
-static inline void backward_row(const adaln_job *j, int64_t n, int64_t row, float *dshift, float *dscale, float buffer[6][SL_ROW]) {
+static inline void backward_row(const adaln_job *j, int64_t n, int64_t row, float *dshift, float *dscale,
+                                float buffer[6][SL_ROW]) {
   const float mean = ((const float *)j->mean->data)[row], rstd = ((const float *)j->rstd->data)[row];
   float s[2] = {0.0f, 0.0f};
   adaln_part k = {NULL, NULL, NULL};

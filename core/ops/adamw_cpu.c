@@ -6,9 +6,9 @@
 
 static const sl_adamw_loops *loops_of(const sl_exec *e) {
   switch (sl_context_isa(e->ctx)) {
-  case SL_ISA_AVX512: return &sl__adamw_avx512;
-  case SL_ISA_AVX2: return &sl__adamw_avx2;
-  default: return &sl__adamw_base;
+    case SL_ISA_AVX512: return &sl__adamw_avx512;
+    case SL_ISA_AVX2: return &sl__adamw_avx2;
+    default: return &sl__adamw_base;
   }
 }
 
@@ -23,8 +23,8 @@ static void run_update(void *user, int64_t begin, int64_t end, int thread) {
   t->loops->update(&t->job, begin, end);
 }
 
-sl_status sl_cpu_adamw_ema(sl_exec *e, const sl_adamw *step, int64_t n, float *p, float *g, float *m, float *v, int n_ema,
-                           float *const *ema) {
+sl_status sl_cpu_adamw_ema(sl_exec *e, const sl_adamw *step, int64_t n, float *p, float *g, float *m, float *v,
+                           int n_ema, float *const *ema) {
   SL_REQUIRE(n_ema >= 0 && n_ema <= 4, ARG, "adamw: %d averages, expected 0 to 4", n_ema);
   update_task t = {{sl_adamw_round(step), p, g, m, v, n_ema, ema}, loops_of(e)};
   sl_parallel_for(e->ctx, n, 16384, run_update, &t);

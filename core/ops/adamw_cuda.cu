@@ -40,8 +40,8 @@ __global__ void squares_sum_kernel(const double *parts, double *out) {
   if (threadIdx.x == 0) *out = sum;
 }
 
-extern "C" sl_status sl_cuda_adamw_ema(sl_exec *e, const sl_adamw *step, int64_t n, float *p, float *g, float *m, float *v, int n_ema,
-                                       float *const *ema) {
+extern "C" sl_status sl_cuda_adamw_ema(sl_exec *e, const sl_adamw *step, int64_t n, float *p, float *g, float *m,
+                                       float *v, int n_ema, float *const *ema) {
   SL_REQUIRE(n_ema >= 0 && n_ema <= 4, ARG, "adamw: %d averages, expected 0 to 4", n_ema);
   if (n == 0) return SL_STATUS_OK;
   adamw_args a = {sl_adamw_round(step), n, p, g, m, v, {}, n_ema};

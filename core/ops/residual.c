@@ -1,51 +1,30 @@
 /* The gated residual connection of adaLN-Zero blocks, with DTR's mask and skip. */
 #include "ops/adaln_math.h"
 #include "ops/kernels.h"
+#include "ops/modulation.h"
 #include "ops/ops.h"
 
 enum { X, Y, GATE, MASK, SKIP };
 enum { DOUT, BY, BGATE, BMASK };
 enum { DX, DY, DGATE, DSKIP };
 
-static sl_value *row_major(sl_value *v) {
-  return v && v->shape.rank == 2 && v->shape.dim[1] > 1 && v->stride[1] != 1 ? sl_contiguous(v) : v;
-}
-
 static sl_status canon_gated_residual(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   (void)g, (void)n, (void)a;
   in[X] = sl_contiguous(in[X]);
   in[Y] = sl_contiguous(in[Y]);
-  in[GATE] = row_major(in[GATE]);
-  in[MASK] = row_major(in[MASK]);
+  in[GATE] = sl__rows_canon(in[GATE]);
+  in[MASK] = sl__rows_canon(in[MASK]);
   if (in[SKIP]) in[SKIP] = sl_contiguous(in[SKIP]);
-  return SL_STATUS_OK;
-}
-
-static sl_status check_like_x(const char *what, const sl_value *v, const sl_value *x) {
-  SL_REQUIRE(sl_shape_equal(&v->shape, &x->shape), SHAPE, "gated_residual: %s is %s, expected the shape of x %s", what,
-             sl_value_text(v), sl_value_text(x));
-  SL_REQUIRE(v->dtype == SL_F32 || v->dtype == SL_BF16, DTYPE, "gated_residual: %s is %s, expected f32 or bf16", what,
-             sl_value_text(v));
-  return SL_STATUS_OK;
-}
-
-static sl_status check_rows(const char *what, const sl_value *v, const sl_value *x, bool mask) {
-  SL_REQUIRE(v->shape.rank == 2 && v->shape.dim[0] == x->shape.dim[0] && v->shape.dim[1] == x->shape.dim[2], SHAPE,
-             "gated_residual: %s is %s, expected [%lld,%lld] for x %s", what, sl_value_text(v), (long long)x->shape.dim[0],
-             (long long)x->shape.dim[2], sl_value_text(x));
-  bool fits = mask ? v->dtype == SL_U8 : v->dtype == SL_F32 || v->dtype == SL_BF16;
-  SL_REQUIRE(fits, DTYPE, "gated_residual: %s is %s, expected %s", what, sl_value_text(v), mask ? "u8" : "f32 or bf16");
   return SL_STATUS_OK;
 }
 
 static sl_status infer_gated_residual(sl_node *n) {
   const sl_value *x = n->in[X];
-  SL_REQUIRE(x->shape.rank == 3, SHAPE, "gated_residual: x is %s, expected [N,T,C]", sl_value_text(x));
-  SL_TRY(check_like_x("x", x, x));
-  SL_TRY(check_like_x("y", n->in[Y], x));
-  if (n->in[SKIP]) SL_TRY(check_like_x("skip", n->in[SKIP], x));
-  SL_TRY(check_rows("gate", n->in[GATE], x, false));
-  if (n->in[MASK]) SL_TRY(check_rows("mask", n->in[MASK], x, true));
+  SL_TRY(sl__stream_check("gated_residual", "x", x, x));
+  SL_TRY(sl__stream_check("gated_residual", "y", n->in[Y], x));
+  if (n->in[SKIP]) SL_TRY(sl__stream_check("gated_residual", "skip", n->in[SKIP], x));
+  SL_TRY(sl__rows_check("gated_residual", "gate", n->in[GATE], x, false));
+  if (n->in[MASK]) SL_TRY(sl__rows_check("gated_residual", "mask", n->in[MASK], x, true));
   n->out[0].dtype = x->dtype;
   n->out[0].shape = x->shape;
   return SL_STATUS_OK;
@@ -67,14 +46,17 @@ static sl_status grad_gated_residual(sl_grad_args *a) {
   return SL_STATUS_OK;
 }
 
-static sl_status run_gated_residual(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *workspace) {
+static sl_status run_gated_residual(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                                    void *workspace) {
   (void)n, (void)state, (void)workspace;
   return e->kernels->gated_residual(e, &out[0], &in[X], &in[Y], &in[GATE], &in[MASK], &in[SKIP]);
 }
 
 extern const sl_op_rules sl_rules_gated_residual;
-const sl_op_rules sl_rules_gated_residual = {
-    .canon = canon_gated_residual, .infer = infer_gated_residual, .grad = grad_gated_residual, .run = run_gated_residual};
+const sl_op_rules sl_rules_gated_residual = {.canon = canon_gated_residual,
+                                             .infer = infer_gated_residual,
+                                             .grad = grad_gated_residual,
+                                             .run = run_gated_residual};
 
 sl_value *sl_gated_residual(sl_value *x, sl_value *y, sl_value *gate, sl_value *mask, sl_value *skip) {
   return sl_opn(SL_OP_gated_residual, 5, (sl_value *[]){x, y, gate, mask, skip}, NULL);
@@ -84,15 +66,16 @@ static sl_status canon_gated_residual_backward(sl_graph *g, int n, sl_value **in
   (void)g, (void)n, (void)a;
   in[DOUT] = sl_contiguous(in[DOUT]);
   in[BY] = sl_contiguous(in[BY]);
-  in[BGATE] = row_major(in[BGATE]);
-  in[BMASK] = row_major(in[BMASK]);
+  in[BGATE] = sl__rows_canon(in[BGATE]);
+  in[BMASK] = sl__rows_canon(in[BMASK]);
   return SL_STATUS_OK;
 }
 
 static sl_status infer_gated_residual_backward(sl_node *n) {
   const sl_value *dout = n->in[DOUT];
   SL_REQUIRE(sl_shape_equal(&n->in[BY]->shape, &dout->shape), SHAPE,
-             "gated_residual_backward: y is %s, expected the shape of dout %s", sl_value_text(n->in[BY]), sl_value_text(dout));
+             "gated_residual_backward: y is %s, expected the shape of dout %s", sl_value_text(n->in[BY]),
+             sl_value_text(dout));
   for (int k = 0; k < 4; k++) {
     n->out[k].dtype = k == DGATE ? SL_F32 : k == DY ? n->in[BY]->dtype : dout->dtype;
     n->out[k].shape = k == DGATE ? n->in[BGATE]->shape : dout->shape;
@@ -106,11 +89,11 @@ static size_t workspace_gated_residual_backward(const sl_node *n, sl_context *ct
   return sl_row_block_bytes(d[0], d[1], d[2], 1);
 }
 
-static sl_status run_gated_residual_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                                             void *workspace) {
+static sl_status run_gated_residual_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in,
+                                             void *state, void *workspace) {
   (void)n, (void)state;
-  return e->kernels->gated_residual_backward(e, &out[DX], &out[DY], &out[DGATE], &out[DSKIP], &in[DOUT], &in[BY], &in[BGATE],
-                                             &in[BMASK], workspace);
+  return e->kernels->gated_residual_backward(e, &out[DX], &out[DY], &out[DGATE], &out[DSKIP], &in[DOUT], &in[BY],
+                                             &in[BGATE], &in[BMASK], workspace);
 }
 
 extern const sl_op_rules sl_rules_gated_residual_backward;

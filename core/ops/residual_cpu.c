@@ -7,9 +7,9 @@
 
 static const sl_residual_loops *loops_of(const sl_exec *e) {
   switch (sl_context_isa(e->ctx)) {
-  case SL_ISA_AVX512: return &sl__residual_avx512;
-  case SL_ISA_AVX2: return &sl__residual_avx2;
-  default: return &sl__residual_base;
+    case SL_ISA_AVX512: return &sl__residual_avx512;
+    case SL_ISA_AVX2: return &sl__residual_avx2;
+    default: return &sl__residual_base;
   }
 }
 
@@ -50,12 +50,20 @@ sl_status sl_cpu_gated_residual(sl_exec *e, const sl_view *out, const sl_view *x
   return SL_STATUS_OK;
 }
 
-sl_status sl_cpu_gated_residual_backward(sl_exec *e, const sl_view *dx, const sl_view *dy, const sl_view *dgate, const sl_view *dskip,
-                                         const sl_view *dout, const sl_view *y, const sl_view *gate, const sl_view *mask,
-                                         void *workspace) {
+sl_status sl_cpu_gated_residual_backward(sl_exec *e, const sl_view *dx, const sl_view *dy, const sl_view *dgate,
+                                         const sl_view *dskip, const sl_view *dout, const sl_view *y,
+                                         const sl_view *gate, const sl_view *mask, void *workspace) {
   const int64_t N = dout->shape.dim[0], T = dout->shape.dim[1], C = dout->shape.dim[2];
   residual_task t = {.loops = loops_of(e), .dgate = dgate};
-  t.job = (residual_job){.T = T, .C = C, .dout = dout, .y = y, .gate = gate, .mask = mask, .dx = dx, .dy = dy, .dskip = dskip,
+  t.job = (residual_job){.T = T,
+                         .C = C,
+                         .dout = dout,
+                         .y = y,
+                         .gate = gate,
+                         .mask = mask,
+                         .dx = dx,
+                         .dy = dy,
+                         .dskip = dskip,
                          .partial = dgate->data ? workspace : NULL};
   sl_parallel_for(e->ctx, N * sl_row_blocks(T), 1, backward_task, &t);
   if (dgate->data) sl_parallel_for(e->ctx, N, grain_of(C * sl_row_blocks(T)), reduce_task, &t);

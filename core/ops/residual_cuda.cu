@@ -3,19 +3,13 @@
 
 #include "ops/adaln_math.h"
 #include "ops/kernels.h"
+#include "ops/rows_cuda.h"
 
 namespace {
 
-/* [N,T,C] dense, or [N,C] with `stride` elements from one sample to the next; p NULL: absent. */
-struct rows {
-  void *p;
-  bool bf16;
-  int64_t stride;
-};
-
 struct residual_args {
   int64_t N, T, C;
-  rows out, x, y, gate, mask, skip, dout, dx, dy, dskip;
+  sl_gpu_rows out, x, y, gate, mask, skip, dout, dx, dy, dskip;
   float *partial;
 };
 
@@ -23,7 +17,8 @@ constexpr int THREADS = 128;
 
 } // namespace
 
-template <int V> SL_DEVICE sl_pack<float, V> mask_of(const rows &mask, int64_t n, int64_t c) {
+template <int V>
+SL_DEVICE sl_pack<float, V> mask_of(const sl_gpu_rows &mask, int64_t n, int64_t c) {
   sl_pack<float, V> r;
   for (int i = 0; i < V; i++) r.v[i] = 1.0f;
   if (!mask.p) return r;
@@ -32,18 +27,22 @@ template <int V> SL_DEVICE sl_pack<float, V> mask_of(const rows &mask, int64_t n
   return r;
 }
 
-template <int V> SL_DEVICE sl_pack<float, V> product(const sl_pack<float, V> &a, const sl_pack<float, V> &b) {
+template <int V>
+SL_DEVICE sl_pack<float, V> product(const sl_pack<float, V> &a, const sl_pack<float, V> &b) {
   sl_pack<float, V> r;
   for (int i = 0; i < V; i++) r.v[i] = a.v[i] * b.v[i];
   return r;
 }
 
 /* Block (i, k, n): channels from i THREADS V, rows from k SL_ROW_BLOCK of sample n; gate and mask are read once. */
-template <int V> __global__ void gated_residual_kernel(const residual_args a) {
-  const int64_t n = blockIdx.z, c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V, begin = (int64_t)blockIdx.y * SL_ROW_BLOCK;
+template <int V>
+__global__ void gated_residual_kernel(const residual_args a) {
+  const int64_t n = blockIdx.z, c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V,
+                begin = (int64_t)blockIdx.y * SL_ROW_BLOCK;
   if (c >= a.C) return;
   const int64_t end = begin + SL_ROW_BLOCK < a.T ? begin + SL_ROW_BLOCK : a.T;
-  const sl_pack<float, V> gate = sl_load<V>(a.gate.p, a.gate.bf16, n * a.gate.stride + c), mask = mask_of<V>(a.mask, n, c);
+  const sl_pack<float, V> gate = sl_load<V>(a.gate.p, a.gate.bf16, n * a.gate.stride + c),
+                          mask = mask_of<V>(a.mask, n, c);
   for (int64_t t = begin; t < end; t++) {
     const int64_t at = (n * a.T + t) * a.C + c;
     const sl_pack<float, V> x = sl_load<V>(a.x.p, a.x.bf16, at), y = sl_load<V>(a.y.p, a.y.bf16, at);
@@ -58,11 +57,14 @@ template <int V> __global__ void gated_residual_kernel(const residual_args a) {
   }
 }
 
-template <int V> __global__ void gated_residual_backward_kernel(const residual_args a) {
-  const int64_t n = blockIdx.z, c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V, begin = (int64_t)blockIdx.y * SL_ROW_BLOCK;
+template <int V>
+__global__ void gated_residual_backward_kernel(const residual_args a) {
+  const int64_t n = blockIdx.z, c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V,
+                begin = (int64_t)blockIdx.y * SL_ROW_BLOCK;
   if (c >= a.C) return;
   const int64_t end = begin + SL_ROW_BLOCK < a.T ? begin + SL_ROW_BLOCK : a.T;
-  const sl_pack<float, V> gate = sl_load<V>(a.gate.p, a.gate.bf16, n * a.gate.stride + c), mask = mask_of<V>(a.mask, n, c);
+  const sl_pack<float, V> gate = sl_load<V>(a.gate.p, a.gate.bf16, n * a.gate.stride + c),
+                          mask = mask_of<V>(a.mask, n, c);
   sl_pack<float, V> rest, dgate;
   for (int i = 0; i < V; i++) rest.v[i] = 1.0f - mask.v[i], dgate.v[i] = 0.0f;
   for (int64_t t = begin; t < end; t++) {
@@ -87,18 +89,10 @@ __global__ void gate_sums_kernel(const float *partial, int64_t blocks, int64_t C
   if (c < C) dgate[n * C + c] = sum;
 }
 
-static rows rows_of(const sl_view *v) { return {v->data, v->dtype == SL_BF16, v->data ? v->stride[0] : 0}; }
-
-/* Whether four neighbours may be read as one everywhere. */
-static bool by_four(int64_t C, const rows *r, int n) {
-  bool fits = C % 4 == 0;
-  for (int i = 0; i < n; i++) fits &= r[i].stride % 4 == 0 && (uintptr_t)r[i].p % 16 == 0;
-  return fits;
-}
-
 static sl_status check_grid(const residual_args &a) {
   SL_REQUIRE(a.N <= 65535 && sl_row_blocks(a.T) <= 65535, UNSUPPORTED,
-             "gated_residual: %lld samples of %lld tokens, expected at most 65535 of 2097120 on a GPU", (long long)a.N, (long long)a.T);
+             "gated_residual: %lld samples of %lld tokens, expected at most 65535 of 2097120 on a GPU", (long long)a.N,
+             (long long)a.T);
   return SL_STATUS_OK;
 }
 
@@ -106,34 +100,36 @@ static dim3 grid_of(const residual_args &a, int v) {
   return dim3((unsigned)((a.C + THREADS * v - 1) / (THREADS * v)), (unsigned)sl_row_blocks(a.T), (unsigned)a.N);
 }
 
-extern "C" sl_status sl_cuda_gated_residual(sl_exec *e, const sl_view *out, const sl_view *x, const sl_view *y, const sl_view *gate,
-                                            const sl_view *mask, const sl_view *skip) {
+extern "C" sl_status sl_cuda_gated_residual(sl_exec *e, const sl_view *out, const sl_view *x, const sl_view *y,
+                                            const sl_view *gate, const sl_view *mask, const sl_view *skip) {
   residual_args a = {};
   a.N = x->shape.dim[0], a.T = x->shape.dim[1], a.C = x->shape.dim[2];
   if (a.N * a.T * a.C == 0) return SL_STATUS_OK;
   SL_TRY(check_grid(a));
-  a.out = rows_of(out), a.x = rows_of(x), a.y = rows_of(y), a.gate = rows_of(gate), a.mask = rows_of(mask), a.skip = rows_of(skip);
-  const rows all[] = {a.out, a.x, a.y, a.gate, a.mask, a.skip};
-  if (by_four(a.C, all, 6)) return SL_LAUNCH(gated_residual_kernel<4>, grid_of(a, 4), THREADS, 0, e->stream, a);
+  a.out = sl_gpu_rows_of(out), a.x = sl_gpu_rows_of(x), a.y = sl_gpu_rows_of(y), a.gate = sl_gpu_rows_of(gate),
+  a.mask = sl_gpu_rows_of(mask), a.skip = sl_gpu_rows_of(skip);
+  const sl_gpu_rows all[] = {a.out, a.x, a.y, a.gate, a.mask, a.skip};
+  if (sl_gpu_by_four(a.C, all, 6)) return SL_LAUNCH(gated_residual_kernel<4>, grid_of(a, 4), THREADS, 0, e->stream, a);
   return SL_LAUNCH(gated_residual_kernel<1>, grid_of(a, 1), THREADS, 0, e->stream, a);
 }
 
-extern "C" sl_status sl_cuda_gated_residual_backward(sl_exec *e, const sl_view *dx, const sl_view *dy, const sl_view *dgate,
-                                                     const sl_view *dskip, const sl_view *dout, const sl_view *y,
-                                                     const sl_view *gate, const sl_view *mask, void *workspace) {
+extern "C" sl_status sl_cuda_gated_residual_backward(sl_exec *e, const sl_view *dx, const sl_view *dy,
+                                                     const sl_view *dgate, const sl_view *dskip, const sl_view *dout,
+                                                     const sl_view *y, const sl_view *gate, const sl_view *mask,
+                                                     void *workspace) {
   residual_args a = {};
   a.N = dout->shape.dim[0], a.T = dout->shape.dim[1], a.C = dout->shape.dim[2];
   if (a.N * a.C == 0) return SL_STATUS_OK;
   SL_TRY(check_grid(a));
-  a.dout = rows_of(dout), a.y = rows_of(y), a.gate = rows_of(gate), a.mask = rows_of(mask);
-  a.dx = rows_of(dx), a.dy = rows_of(dy), a.dskip = rows_of(dskip);
+  a.dout = sl_gpu_rows_of(dout), a.y = sl_gpu_rows_of(y), a.gate = sl_gpu_rows_of(gate), a.mask = sl_gpu_rows_of(mask);
+  a.dx = sl_gpu_rows_of(dx), a.dy = sl_gpu_rows_of(dy), a.dskip = sl_gpu_rows_of(dskip);
   a.partial = dgate->data ? (float *)workspace : nullptr;
-  const rows all[] = {a.dout, a.y, a.gate, a.mask, a.dx, a.dy, a.dskip};
-  if (by_four(a.C, all, 7))
+  const sl_gpu_rows all[] = {a.dout, a.y, a.gate, a.mask, a.dx, a.dy, a.dskip};
+  if (sl_gpu_by_four(a.C, all, 7))
     SL_TRY(SL_LAUNCH(gated_residual_backward_kernel<4>, grid_of(a, 4), THREADS, 0, e->stream, a));
-  else
-    SL_TRY(SL_LAUNCH(gated_residual_backward_kernel<1>, grid_of(a, 1), THREADS, 0, e->stream, a));
+  else SL_TRY(SL_LAUNCH(gated_residual_backward_kernel<1>, grid_of(a, 1), THREADS, 0, e->stream, a));
   if (!dgate->data) return SL_STATUS_OK;
   const dim3 grid((unsigned)((a.C + THREADS - 1) / THREADS), (unsigned)a.N);
-  return SL_LAUNCH(gate_sums_kernel, grid, THREADS, 0, e->stream, a.partial, sl_row_blocks(a.T), a.C, (float *)dgate->data);
+  return SL_LAUNCH(gate_sums_kernel, grid, THREADS, 0, e->stream, a.partial, sl_row_blocks(a.T), a.C,
+                   (float *)dgate->data);
 }

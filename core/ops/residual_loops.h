@@ -1,4 +1,5 @@
-/* The gated residual's loops over rows, compiled once per instruction set: the file that includes this names the table in SL_LOOPS. */
+/* The gated residual's loops over rows, compiled once per instruction set: the file that includes this names the table
+ * in SL_LOOPS. */
 #ifndef SL_OPS_RESIDUAL_LOOPS_H
 #define SL_OPS_RESIDUAL_LOOPS_H
 
@@ -43,7 +44,8 @@ static void forward_rows(const residual_job *j, int64_t begin, int64_t end) {
     for (int64_t c = 0; c < j->C; c += SL_ROW) forward_part(j, row, c, j->C - c < SL_ROW ? j->C - c : SL_ROW, buffer);
 }
 
-static inline void backward_part(const residual_job *j, int64_t row, int64_t c0, int64_t size, float *dgate, float buffer[4][SL_ROW]) {
+static inline void backward_part(const residual_job *j, int64_t row, int64_t c0, int64_t size, float *dgate,
+                                 float buffer[4][SL_ROW]) {
   const int64_t n = row / j->T, at = row * j->C + c0;
   const float *d = row_read(j->dout, at, size, buffer[0]);
   if (dgate) {

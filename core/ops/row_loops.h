@@ -1,5 +1,6 @@
 /* Rows of f32 or bf16 as floats, for the loops of fused kernels; compiled once per instruction set.
- * A row, or a part of SL_ROW elements of a long one, is read into a buffer that stays in L1; f32 rows are used where they lie. */
+ * A row, or a part of SL_ROW elements of a long one, is read into a buffer that stays in L1; f32 rows are used where
+ * they lie. */
 #ifndef SL_OPS_ROW_LOOPS_H
 #define SL_OPS_ROW_LOOPS_H
 
@@ -37,7 +38,8 @@ static inline void row_done(const sl_view *v, int64_t at, int64_t n, const float
 }
 
 /* x times its sample's mask; x itself where there is no mask. */
-static inline const float *row_masked(const sl_view *mask, int64_t sample, int64_t c0, int64_t n, const float *x, float *buffer) {
+static inline const float *row_masked(const sl_view *mask, int64_t sample, int64_t c0, int64_t n, const float *x,
+                                      float *buffer) {
   if (!mask->data) return x;
   const uint8_t *m = (const uint8_t *)mask->data + sample * mask->stride[0] + c0;
 #pragma omp simd
@@ -45,8 +47,10 @@ static inline const float *row_masked(const sl_view *mask, int64_t sample, int64
   return buffer;
 }
 
-/* Row `sample` of out (f32 [N,C], dense; skipped if absent) = the sum over blocks, in order, of rows `stride` floats apart. */
-static inline void row_sum_blocks(const sl_view *out, int64_t sample, int64_t C, const float *partial, int64_t blocks, int64_t stride) {
+/* Row `sample` of out (f32 [N,C], dense; skipped if absent) = the sum over blocks, in order, of rows `stride` floats
+ * apart. */
+static inline void row_sum_blocks(const sl_view *out, int64_t sample, int64_t C, const float *partial, int64_t blocks,
+                                  int64_t stride) {
   if (!out->data) return;
   float *sum = (float *)out->data + sample * C;
   memset(sum, 0, (size_t)C * sizeof *sum);

@@ -1,5 +1,5 @@
-/* Cases of the fused kernels, run on any table of kernels and compared: for test_fused.c and test_gpu_host.c. Buffers have
- * exactly the size that is used, so that a sanitizer sees an overrun; outputs start as NaN. */
+/* Cases of the fused kernels, run on any table of kernels and compared: for test_fused.c and test_gpu_host.c. Buffers
+ * have exactly the size that is used, so that a sanitizer sees an overrun; outputs start as NaN. */
 #ifndef SL_TESTS_FUSED_CASE_H
 #define SL_TESTS_FUSED_CASE_H
 
@@ -76,12 +76,9 @@ static inline sl_view fused_output(sl_dtype d, int rank, const int64_t *dim) {
 }
 
 static inline void fused_set(sl_view *v, int64_t at, double value) {
-  if (v->dtype == SL_F32)
-    ((float *)v->data)[at] = (float)value;
-  else if (v->dtype == SL_BF16)
-    ((uint16_t *)v->data)[at] = sl_bf16_from_f32((float)value);
-  else
-    ((uint8_t *)v->data)[at] = value > 0.0;
+  if (v->dtype == SL_F32) ((float *)v->data)[at] = (float)value;
+  else if (v->dtype == SL_BF16) ((uint16_t *)v->data)[at] = sl_bf16_from_f32((float)value);
+  else ((uint8_t *)v->data)[at] = value > 0.0;
 }
 
 static inline sl_view fused_input(sl_dtype d, int rank, const int64_t *dim, uint64_t seed) {
@@ -142,9 +139,10 @@ static inline fused_data fused_adaln(const sl_kernels *k, sl_exec *e, const fuse
   out[4] = fused_output(SL_F32, 2, rows);
   out[5] = fused_output(SL_F32, 2, rows);
   f.workspace = fused_buffer(sl_row_block_bytes(c->N, c->T, c->C, 2));
-  if (k->adaln(e, &out[0], &out[1], &out[2], &in[0], &in[1], &in[2], &in[3], 1e-6) != SL_STATUS_OK) fail_msg("%s", sl_error());
-  if (k->adaln_backward(e, &out[3], &out[4], &out[5], &in[4], &in[0], &in[2], &in[3], &out[1], &out[2], &in[5], f.workspace) !=
-      SL_STATUS_OK)
+  if (k->adaln(e, &out[0], &out[1], &out[2], &in[0], &in[1], &in[2], &in[3], 1e-6) != SL_STATUS_OK)
+    fail_msg("%s", sl_error());
+  if (k->adaln_backward(e, &out[3], &out[4], &out[5], &in[4], &in[0], &in[2], &in[3], &out[1], &out[2], &in[5],
+                        f.workspace) != SL_STATUS_OK)
     fail_msg("%s", sl_error());
   return f;
 }
@@ -166,7 +164,8 @@ static inline fused_data fused_residual(const sl_kernels *k, sl_exec *e, const f
   if (c->extra) out[4] = fused_output(c->x, 3, big);
   f.workspace = fused_buffer(sl_row_block_bytes(c->N, c->T, c->C, 1));
   if (k->gated_residual(e, &out[0], &in[0], &in[1], &in[2], &in[3], &in[5]) != SL_STATUS_OK) fail_msg("%s", sl_error());
-  if (k->gated_residual_backward(e, &out[1], &out[2], &out[3], &out[4], &in[4], &in[1], &in[2], &in[3], f.workspace) != SL_STATUS_OK)
+  if (k->gated_residual_backward(e, &out[1], &out[2], &out[3], &out[4], &in[4], &in[1], &in[2], &in[3], f.workspace) !=
+      SL_STATUS_OK)
     fail_msg("%s", sl_error());
   return f;
 }

@@ -1,4 +1,5 @@
-/* Device "gpu-host": host memory, and the CUDA kernels run by gpu/gpu_host.h. For tests linked with sluice_gpu_host only. */
+/* Device "gpu-host": host memory, and the CUDA kernels run by gpu/gpu_host.h. For tests linked with sluice_gpu_host
+ * only. */
 #ifndef SL_TESTS_GPU_HOST_DEVICE_H
 #define SL_TESTS_GPU_HOST_DEVICE_H
 

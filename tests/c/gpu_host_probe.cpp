@@ -54,6 +54,8 @@ sl_status probe_too_much_shared(void) {
   return SL_LAUNCH(greedy_kernel, 1, 32, 0, nullptr, out);
 }
 sl_status probe_unwritten_shared(float *out) { return SL_LAUNCH(unwritten_kernel, 2, 32, 128, nullptr, out); }
-sl_status probe_block_sum(int threads, double *out) { return SL_LAUNCH(block_sum_kernel, 3, (unsigned)threads, 0, nullptr, out); }
+sl_status probe_block_sum(int threads, double *out) {
+  return SL_LAUNCH(block_sum_kernel, 3, (unsigned)threads, 0, nullptr, out);
+}
 sl_status probe_lanes(float *out) { return SL_LAUNCH(lanes_kernel, 1, 64, 0, nullptr, out); }
 }

@@ -36,7 +36,12 @@ static int teardown(void **state) {
 static float number(int64_t i, int k) { return (float)sin((double)i * 0.7 + k * 1.3) * (i % 11 == 0 ? 1e-3f : 1.0f); }
 
 static sl_adamw step_of(int k) {
-  sl_adamw a = {.lr = 1e-3 * k, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.02, .grad_scale = 0.25,
+  sl_adamw a = {.lr = 1e-3 * k,
+                .beta1 = 0.9,
+                .beta2 = 0.999,
+                .eps = 1e-8,
+                .weight_decay = 0.02,
+                .grad_scale = 0.25,
                 .ema_decay = {0.5, 0.9999, 0.0}};
   a.correction1 = 1.0 - pow(a.beta1, k);
   a.correction2 = 1.0 - pow(a.beta2, k);
@@ -85,8 +90,11 @@ static void steps(void **state) {
     for (int i = 0; i < N; i++) {
       if (got[1][i] != 0.0f) fail_msg("gradient %d is %g, expected 0", i, (double)got[1][i]);
       for (int k = 0; k < ARRAYS; k++)
-        if (k != 1 && !(fabs(got[k][i] - want[k][i]) <= 2e-6 * fmax(fabs(want[k][i]), k == 3 ? 0.01 : k == 2 ? 0.1 : 1.0)))
-          fail_msg("%s: array %d [%d] is %.9g, expected %.9g", sl_isa_name((sl_isa)isa), k, i, (double)got[k][i], want[k][i]);
+        if (k != 1 && !(fabs(got[k][i] - want[k][i]) <= 2e-6 * fmax(fabs(want[k][i]), k == 3   ? 0.01
+                                                                                      : k == 2 ? 0.1
+                                                                                               : 1.0)))
+          fail_msg("%s: array %d [%d] is %.9g, expected %.9g", sl_isa_name((sl_isa)isa), k, i, (double)got[k][i],
+                   want[k][i]);
     }
   }
 }

@@ -43,7 +43,8 @@ static void reference_free(reference *r) {
 
 static void adaln_row(const fused_case *k, const fused_data *f, reference *r, int64_t n, int64_t row) {
   const int64_t C = k->C;
-  const sl_view *x = &f->in[0], *shift = &f->in[1], *scale = &f->in[2], *mask = &f->in[3], *dy = &f->in[4], *prior = &f->in[5];
+  const sl_view *x = &f->in[0], *shift = &f->in[1], *scale = &f->in[2], *mask = &f->in[3], *dy = &f->in[4],
+                *prior = &f->in[5];
   double mean = 0.0, var = 0.0, mean_g = 0.0, mean_gx = 0.0;
 #define R(c) (row_value(mask, n, c, 1.0) * fused_at(x, row * C + (c)))
 #define G(c) (fused_at(dy, row * C + (c)) * (1.0 + row_value(scale, n, c, 0.0)))
@@ -63,11 +64,13 @@ static void adaln_row(const fused_case *k, const fused_data *f, reference *r, in
 }
 
 static void residual_row(const fused_case *k, const fused_data *f, reference *r, int64_t n, int64_t row) {
-  const sl_view *x = &f->in[0], *y = &f->in[1], *gate = &f->in[2], *mask = &f->in[3], *dout = &f->in[4], *skip = &f->in[5];
+  const sl_view *x = &f->in[0], *y = &f->in[1], *gate = &f->in[2], *mask = &f->in[3], *dout = &f->in[4],
+                *skip = &f->in[5];
   for (int64_t c = 0; c < k->C; c++) {
     const int64_t at = row * k->C + c;
     const double m = row_value(mask, n, c, 1.0), g = row_value(gate, n, c, 0.0), d = fused_at(dout, at);
-    r->out[0][at] = (skip->data ? fused_at(x, at) + (1.0 - m) * fused_at(skip, at) : m * fused_at(x, at)) + g * fused_at(y, at);
+    r->out[0][at] =
+        (skip->data ? fused_at(x, at) + (1.0 - m) * fused_at(skip, at) : m * fused_at(x, at)) + g * fused_at(y, at);
     r->out[1][at] = m * d;
     r->out[2][at] = g * d;
     r->out[3][n * k->C + c] += d * fused_at(y, at);
@@ -120,7 +123,8 @@ static void threads(void **state) {
       fused_data more = runs[which](&kernels, &e, &big);
       for (int k = 0; k < 6; k++)
         if (one.out[k].data)
-          assert_memory_equal(one.out[k].data, more.out[k].data, (size_t)fused_count(&one.out[k]) * fused_width(one.out[k].dtype));
+          assert_memory_equal(one.out[k].data, more.out[k].data,
+                              (size_t)fused_count(&one.out[k]) * fused_width(one.out[k].dtype));
       fused_free(&more);
     }
     fused_free(&one);

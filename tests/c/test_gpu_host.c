@@ -4,7 +4,8 @@
 #include "ops/adamw_math.h"
 
 /* gpu_host_probe.cpp */
-sl_status probe_divergent_barrier(void), probe_divergent_shuffle(void), probe_odd_block(void), probe_too_much_shared(void);
+sl_status probe_divergent_barrier(void), probe_divergent_shuffle(void), probe_odd_block(void),
+    probe_too_much_shared(void);
 sl_status probe_unwritten_shared(float *out), probe_block_sum(int threads, double *out), probe_lanes(float *out);
 
 static sl_context *ctx;
@@ -48,9 +49,11 @@ static void residual(void **state) {
   static const char *const names[] = {"out", "dx", "dy", "dgate", "dskip", ""};
   (void)state;
   sl_exec cpu = {.ctx = ctx, .device = &sl_device_cpu}, gpu = {.ctx = ctx, .device = &gpu_host_device};
-  const sl_kernels host = {.gated_residual = sl_cpu_gated_residual, .gated_residual_backward = sl_cpu_gated_residual_backward};
+  const sl_kernels host = {.gated_residual = sl_cpu_gated_residual,
+                           .gated_residual_backward = sl_cpu_gated_residual_backward};
   for (int i = 0; i < FUSED_CASES; i++) {
-    fused_data a = fused_residual(&sl_kernels_cuda, &gpu, &fused_cases[i]), b = fused_residual(&host, &cpu, &fused_cases[i]);
+    fused_data a = fused_residual(&sl_kernels_cuda, &gpu, &fused_cases[i]),
+               b = fused_residual(&host, &cpu, &fused_cases[i]);
     compare(names, i, &a, &b);
     fused_free(&a);
     fused_free(&b);
@@ -66,12 +69,14 @@ static void absent(void **state) {
   fused_data f = fused_adaln(&sl_kernels_cuda, &e, c);
   sl_view *in = f.in, *out = f.out;
   assert_int_equal(sl_cuda_adaln(&e, &out[0], &none, &none, &in[0], &in[1], &in[2], &in[3], 1e-6), SL_STATUS_OK);
-  assert_int_equal(sl_cuda_adaln_backward(&e, &none, &none, &out[5], &in[4], &in[0], &in[2], &in[3], &out[1], &out[2], &none,
-                                          f.workspace), SL_STATUS_OK);
+  assert_int_equal(sl_cuda_adaln_backward(&e, &none, &none, &out[5], &in[4], &in[0], &in[2], &in[3], &out[1], &out[2],
+                                          &none, f.workspace),
+                   SL_STATUS_OK);
   fused_free(&f);
   f = fused_residual(&sl_kernels_cuda, &e, c);
-  assert_int_equal(sl_cuda_gated_residual_backward(&e, &none, &none, &none, &none, &f.in[4], &f.in[1], &f.in[2], &f.in[3], NULL),
-                   SL_STATUS_OK);
+  assert_int_equal(
+      sl_cuda_gated_residual_backward(&e, &none, &none, &none, &none, &f.in[4], &f.in[1], &f.in[2], &f.in[3], NULL),
+      SL_STATUS_OK);
   fused_free(&f);
 }
 
@@ -79,8 +84,15 @@ static void adamw(void **state) {
   enum { n = 1003 };
   (void)state;
   sl_exec e = {.ctx = ctx, .device = &gpu_host_device};
-  sl_adamw k = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1, .correction1 = 0.1,
-                .correction2 = 0.001, .grad_scale = 0.5, .ema_decay = {0.9, 0.9999}};
+  sl_adamw k = {.lr = 1e-2,
+                .beta1 = 0.9,
+                .beta2 = 0.999,
+                .eps = 1e-8,
+                .weight_decay = 0.1,
+                .correction1 = 0.1,
+                .correction2 = 0.001,
+                .grad_scale = 0.5,
+                .ema_decay = {0.9, 0.9999}};
   float *a[6], *b[6];
   uint64_t seed = 3;
   for (int i = 0; i < 6; i++) {
@@ -136,7 +148,7 @@ static void layer(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(adaln), cmocka_unit_test(residual), cmocka_unit_test(absent),
-      cmocka_unit_test(adamw), cmocka_unit_test(device), cmocka_unit_test(layer),
+      cmocka_unit_test(adamw), cmocka_unit_test(device),   cmocka_unit_test(layer),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }
