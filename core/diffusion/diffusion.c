@@ -35,24 +35,13 @@ int sl_diffusion_fn_outputs(sl_diffusion_fn fn) { return fns[fn].outputs; }
 
 /* Element i of a table, in double. */
 static double table_value(const sl_schedule *s, sl_diffusion_table t, int64_t i) {
-  double a = s->alphas_cumprod[i];
   switch (t) {
-    case SL_TABLE_betas: return s->betas[i];
+#define X(field) \
+  case SL_TABLE_##field: return s->field[i];
+    SL_SCHEDULE_FIELDS(X)
+#undef X
     case SL_TABLE_log_betas: return log(s->betas[i]);
-    case SL_TABLE_alphas_cumprod: return a;
-    case SL_TABLE_alphas_cumprod_prev: return s->alphas_cumprod_prev[i];
-    case SL_TABLE_alphas_cumprod_next: return s->alphas_cumprod_next[i];
-    case SL_TABLE_sqrt_alphas_cumprod: return sqrt(a);
-    case SL_TABLE_sqrt_one_minus_alphas_cumprod: return sqrt(1 - a);
-    case SL_TABLE_log_one_minus_alphas_cumprod: return log(1 - a);
-    case SL_TABLE_sqrt_recip_alphas_cumprod: return sqrt(1 / a);
-    case SL_TABLE_sqrt_recipm1_alphas_cumprod: return sqrt(1 / a - 1);
-    case SL_TABLE_posterior_variance: return s->posterior_variance[i];
-    case SL_TABLE_posterior_log_variance_clipped: return s->posterior_log_variance_clipped[i];
-    case SL_TABLE_posterior_mean_coef1: return s->posterior_mean_coef1[i];
-    case SL_TABLE_posterior_mean_coef2: return s->posterior_mean_coef2[i];
     case SL_TABLE_fixed_large_log_variance: return log(i == 0 && s->T > 1 ? s->posterior_variance[1] : s->betas[i]);
-    case SL_TABLE_snr: return a / (1 - a);
     case SL_DIFFUSION_TABLE_COUNT: break;
   }
   return 0;

@@ -15,22 +15,9 @@ typedef enum sl_variance { SL_VARIANCE_LEARNED, SL_VARIANCE_FIXED_SMALL, SL_VARI
 
 /* Tables over t, f32 [T], computed in double. X(field) in the schedule's own names. */
 #define SL_DIFFUSION_TABLES(X)                                                                                         \
-  X(betas)                                                                                                             \
+  SL_SCHEDULE_FIELDS(X)                                                                                                \
   X(log_betas)                                                                                                         \
-  X(alphas_cumprod)                                                                                                    \
-  X(alphas_cumprod_prev)                                                                                               \
-  X(alphas_cumprod_next)                                                                                               \
-  X(sqrt_alphas_cumprod)                                                                                               \
-  X(sqrt_one_minus_alphas_cumprod)                                                                                     \
-  X(log_one_minus_alphas_cumprod)                                                                                      \
-  X(sqrt_recip_alphas_cumprod)                                                                                         \
-  X(sqrt_recipm1_alphas_cumprod)                                                                                       \
-  X(posterior_variance)                                                                                                \
-  X(posterior_log_variance_clipped)                                                                                    \
-  X(posterior_mean_coef1)                                                                                              \
-  X(posterior_mean_coef2)                                                                                              \
-  X(fixed_large_log_variance)                                                                                          \
-  X(snr)
+  X(fixed_large_log_variance) /* log of beta, element 0 replaced by posterior_variance[1] */
 
 typedef enum sl_diffusion_table {
 #define X(name) SL_TABLE_##name,

@@ -36,7 +36,7 @@ sl_status sl_dit_preset(const char *name, sl_dit_config *c) {
 
 /* --- position embedding: meshgrid(w, h), so the column comes first. Source: DiT models.py, get_2d_sincos_pos_embed --- */
 
-static void sincos(double position, int64_t quarter, float *out) {
+static void put_sincos(double position, int64_t quarter, float *out) {
   for (int64_t k = 0; k < quarter; k++) {
     double w = pow(10000.0, -(double)k / (double)quarter);
     out[k] = (float)sin(position * w);
@@ -48,8 +48,8 @@ static void fill_pos_embed(const void *user, const sl_shape *shape, float *out) 
   const sl_dit_config *c = user;
   int64_t gw = c->width / c->patch, d = c->hidden;
   for (int64_t token = 0; token < shape->dim[1]; token++) {
-    sincos((double)(token % gw), d / 4, out + token * d);
-    sincos((double)(token / gw), d / 4, out + token * d + d / 2);
+    put_sincos((double)(token % gw), d / 4, out + token * d);
+    put_sincos((double)(token / gw), d / 4, out + token * d + d / 2);
   }
 }
 

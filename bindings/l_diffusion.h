@@ -1,0 +1,7 @@
+#ifndef SLUICE_L_DIFFUSION_H
+#define SLUICE_L_DIFFUSION_H
+#include "diffusion/process.h"
+#include "lbind.h"
+sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what); /* t.diffusion, required */
+void slL_push_diffusion(lua_State *L, sl_diffusion *d);                    /* a new reference */
+#endif

@@ -1,0 +1,230 @@
+/* The state behind a lua_State, and how the bindings raise errors. */
+#include "lbind.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STATE "sluice.state"
+#define EAGER_PROGRAMS 256
+#define ACCOUNT_BYTES (1 << 20)
+
+typedef struct state {
+  lua_State *main;
+  sl_context *ctx;
+  sl_eager *eager;
+  uint32_t seed;
+  uint64_t known_bytes; /* of the context, as the collector was told */
+  void *programs;
+  void (*release_programs)(void *);
+} state;
+
+static const char state_key;
+
+/* --- state --- */
+
+static void on_log(void *user, const char *text) {
+  (void)user;
+  fprintf(stderr, "sluice: %s\n", text);
+}
+
+/* Runs on the thread that owns the lua_State, from inside sl_alloc. In a finalizer lua_gc does nothing. */
+static void on_pressure(void *user) { lua_gc(((state *)user)->main, LUA_GCCOLLECT); }
+
+static int state_gc(lua_State *L) {
+  state *s = luaL_checkudata(L, 1, STATE);
+  if (s->programs) s->release_programs(s->programs);
+  sl_eager_free(s->eager);
+  sl_context_free(s->ctx);
+  *s = (state){0};
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  return 0;
+}
+
+/* SLUICE_MEMORY ("24G", "500M", bytes), or what the machine has: the limit of the context. */
+static uint64_t memory_limit(void) {
+  const char *text = getenv("SLUICE_MEMORY");
+  char *end = NULL;
+  double n = text ? strtod(text, &end) : 0;
+  if (n >= 1) {
+    const char *units = "kMGT", *unit = *end ? strchr(units, *end == 'K' ? 'k' : *end) : NULL;
+    for (int i = unit ? (int)(unit - units) : -1; i >= 0; i--) n *= 1024;
+    return (uint64_t)n;
+  }
+  long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+}
+
+void slL_open_state(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key) != LUA_TNIL) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_pop(L, 1);
+  state *s = lua_newuserdatauv(L, sizeof *s, 0);
+  *s = (state){0};
+  luaL_newmetatable(L, STATE);
+  lua_pushcfunction(L, state_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  s->main = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  sl_context_options o = {.log = on_log, .pressure = on_pressure, .user = s, .memory_limit = memory_limit()};
+  slL_try(L, sl_context_new(&o, &s->ctx));
+  slL_try(L, sl_eager_new(s->ctx, EAGER_PROGRAMS, &s->eager));
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+}
+
+static state *state_of(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  state *s = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (!s) luaL_error(L, "sluice is being closed"); /* a finalizer that runs after ours */
+  return s;
+}
+
+sl_context *slL_context(lua_State *L) { return state_of(L)->ctx; }
+sl_eager *slL_eager(lua_State *L) { return state_of(L)->eager; }
+uint32_t slL_next_seed(lua_State *L) { return state_of(L)->seed++; }
+void slL_set_seed(lua_State *L, uint32_t seed) { state_of(L)->seed = seed; }
+
+void **slL_program_cache(lua_State *L, void (*release)(void *)) {
+  state *s = state_of(L);
+  s->release_programs = release;
+  return &s->programs;
+}
+
+void slL_account(lua_State *L) {
+  state *s = state_of(L);
+  uint64_t now = sl_context_memory(s->ctx).bytes;
+  if (now < s->known_bytes) s->known_bytes = now;
+  if (now - s->known_bytes < ACCOUNT_BYTES) return;
+  uint64_t kib = (now - s->known_bytes) / 1024;
+  s->known_bytes = now; /* first: finalizers come back here */
+#if LUA_VERSION_NUM >= 505
+  lua_gc(L, LUA_GCSTEP, (size_t)kib * 1024);
+#else
+  lua_gc(L, LUA_GCSTEP, kib > 1 << 20 ? 1 << 20 : (int)kib);
+#endif
+  now = sl_context_memory(s->ctx).bytes;
+  if (now < s->known_bytes) s->known_bytes = now;
+}
+
+/* --- errors --- */
+
+/* Pushes "file:line: " of the nearest function that is neither C nor one of the module's own. */
+static void push_where(lua_State *L) {
+  lua_Debug ar;
+  for (int level = 0; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline <= 0 || !strncmp(ar.short_src, "[sluice.", 8)) continue;
+    lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
+int slL_error(lua_State *L, const char *fmt, ...) {
+  push_where(L);
+  va_list args;
+  va_start(args, fmt);
+  lua_pushvfstring(L, fmt, args);
+  va_end(args);
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
+int slL_try(lua_State *L, sl_status s) {
+  if (s == SL_STATUS_OK) return 1;
+  return slL_error(L, "%s", s == SL_STATUS_CANCELLED ? "interrupted" : sl_error());
+}
+
+const char *slL_what(lua_State *L, int idx) {
+  switch (lua_type(L, idx)) {
+    case LUA_TNONE: return lua_pushliteral(L, "missing");
+    case LUA_TNIL:
+    case LUA_TBOOLEAN:
+    case LUA_TNUMBER: return luaL_tolstring(L, idx, NULL);
+    case LUA_TSTRING: {
+      size_t n;
+      const char *text = lua_tolstring(L, idx, &n);
+      return n > 60 ? lua_pushliteral(L, "a long string") : lua_pushfstring(L, "\"%s\"", text);
+    }
+    default:
+      if (slL_is_symbolic(L, idx)) return lua_pushliteral(L, "a symbolic tensor");
+      if (slL_is_tensor(L, idx)) return lua_pushliteral(L, "a tensor");
+      return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
+  }
+}
+
+/* --- names --- */
+
+/* Levenshtein's distance, for names of up to 63 letters. */
+static int distance(const char *a, const char *b) {
+  int row[64], n = (int)strlen(b);
+  if (n > 63) return 1000;
+  for (int j = 0; j <= n; j++) row[j] = j;
+  for (int i = 1; *a; a++, i++) {
+    int corner = row[0];
+    row[0] = i;
+    for (int j = 1; j <= n; j++) {
+      int change = corner + (*a != b[j - 1]), less = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+      corner = row[j];
+      row[j] = change < less ? change : less;
+    }
+  }
+  return row[n];
+}
+
+const char *slL_nearest(const char *name, const char *const *names) {
+  const char *best = NULL;
+  size_t length = strlen(name);
+  int least = (int)(length > 60 ? 60 : length) / 2 + 2; /* further off, it is another word */
+  for (int i = 0; length <= 60 && names[i]; i++) {
+    int d = distance(name, names[i]);
+    if (d >= least) continue;
+    least = d;
+    best = names[i];
+  }
+  return best;
+}
+
+int slL_unknown(lua_State *L, const char *what, const char *kind, const char *name, const char *const *names) {
+  const char *near = slL_nearest(name, names);
+  if (near) return slL_error(L, "%s: unknown %s \"%s\"; did you mean \"%s\"?", what, kind, name, near);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 0; names[i]; i++) {
+    if (i) luaL_addstring(&b, ", ");
+    luaL_addstring(&b, names[i]);
+  }
+  luaL_pushresult(&b);
+  return slL_error(L, "%s: unknown %s \"%s\"; there are: %s", what, kind, name, lua_tostring(L, -1));
+}
+
+void slL_options(lua_State *L, int idx, const char *what, const char *const *names) {
+  idx = lua_absindex(L, idx);
+  luaL_checkstack(L, 8, what);
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+    if (lua_isinteger(L, -2) && lua_tointeger(L, -2) == 1) continue;
+    if (lua_type(L, -2) != LUA_TSTRING) slL_error(L, "%s: unknown field %s", what, slL_what(L, -2));
+    const char *key = lua_tostring(L, -2);
+    bool known = false;
+    for (int i = 0; names[i] && !known; i++) known = !strcmp(names[i], key);
+    if (!known) slL_unknown(L, what, "field", key, names);
+  }
+}
+
+void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods) {
+  luaL_newmetatable(L, name);
+  lua_newtable(L);
+  if (methods) luaL_setfuncs(L, methods, 0);
+  lua_setfield(L, -2, "__index");
+  lua_pushliteral(L, "sluice: locked"); /* getmetatable would hand out __gc */
+  lua_setfield(L, -2, "__metatable");
+  if (meta) luaL_setfuncs(L, meta, 0);
+  lua_pop(L, 1);
+}

@@ -1,0 +1,83 @@
+-- Checkpoints: one .safetensors file that holds weights, averages and tables, and in its metadata everything needed to use them.
+local core = require "sluice.core"
+local json = require "sluice.json"
+
+local FORMAT = "sluice-checkpoint-1"
+local checkpoint = {}
+
+local function add_all(tensors, prefix, parts)
+  for name, t in pairs(parts) do tensors[prefix .. name] = t end
+end
+
+local function decay_text(decay)
+  return ("%.10g"):format(decay)
+end
+
+-- Writes what a run reached. extra: recipe (source text), parameters, weight (list over t).
+function checkpoint.save(path, run, extra)
+  local tensors, decays = {}, {}
+  add_all(tensors, "model.", run.model:state())
+  for i, e in ipairs(run.ema) do
+    decays[i] = decay_text(e.decay)
+    add_all(tensors, "ema." .. decays[i] .. ".", run.model:parts(e.weights))
+  end
+  for i, mask in ipairs(run.model:tables()) do tensors["tables.mask." .. i - 1] = mask end
+  if extra.weight then tensors["tables.weight"] = core.tensor(extra.weight) end
+  local process, betas = run.diffusion:describe()
+  if betas then tensors["tables.betas"] = betas end
+  local meta = {
+    format = FORMAT, version = core.version, step = tostring(run.steps), ema = json.encode(decays, "array"),
+    architecture = json.encode(run.model:describe()), diffusion = json.encode(process),
+    sample = json.encode(run.sample_settings), recipe = extra.recipe or "", parameters = json.encode(extra.parameters or {}),
+  }
+  core.save(path, tensors, meta)
+end
+
+local function strip(tensors, prefix)
+  local parts = {}
+  for name, t in pairs(tensors) do
+    if name:sub(1, #prefix) == prefix then parts[name:sub(#prefix + 1)] = t end
+  end
+  return parts
+end
+
+local function file_of(path)
+  local inside = path .. "/checkpoint.safetensors"
+  return core.exists(inside) and inside or path
+end
+
+-- The parameters of a checkpoint or an export, by bare name: the first EMA's if `ema`, else the model's.
+function checkpoint.state(path)
+  local tensors, meta = core.load(file_of(path))
+  if meta.format == nil then return tensors end
+  return strip(tensors, "model.")
+end
+
+-- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, meta }
+function checkpoint.load(path)
+  path = file_of(path)
+  local tensors, meta = core.load(path)
+  if meta.format == nil then
+    error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 2)
+  end
+  if meta.format ~= FORMAT then
+    error(("sluice.load: %s has format %s, this version reads %s"):format(path, meta.format, FORMAT), 2)
+  end
+  local masks, i = {}, 0
+  while tensors["tables.mask." .. i] do
+    masks[i + 1] = tensors["tables.mask." .. i]
+    i = i + 1
+  end
+  local model = core.model_from(json.decode(meta.architecture), masks)
+  model:load_state(strip(tensors, "model."))
+  local loaded = {
+    model = model, diffusion = core.diffusion_from(json.decode(meta.diffusion), tensors["tables.betas"]),
+    sample = json.decode(meta.sample), ema = {}, meta = meta, path = path,
+  }
+  for k, decay in ipairs(json.decode(meta.ema)) do
+    loaded.ema[k] = { decay = tonumber(decay), weights = model:flatten(strip(tensors, "ema." .. decay .. ".")) }
+  end
+  return loaded
+end
+
+return checkpoint

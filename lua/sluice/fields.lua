@@ -1,0 +1,55 @@
+-- Option tables: unknown fields are refused with the nearest right name.
+local fields = {}
+
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local left = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      left, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, left + cost)
+    end
+  end
+  return row[#b]
+end
+
+-- The name in `names` that is nearest to `name`, or nil if none is near.
+function fields.nearest(name, names)
+  local best, least
+  for _, candidate in ipairs(names) do
+    local d = distance(name, candidate)
+    if not least or d < least then best, least = candidate, d end
+  end
+  return least and least <= math.max(2, #name // 3) and best or nil
+end
+
+-- Raises at `level` unless every key of t is in names. what: "sluice.sample" and the like.
+function fields.check(t, names, what, level)
+  level = (level or 1) + 1
+  if type(t) ~= "table" then error(("%s: expected a table, got %s"):format(what, type(t)), level) end
+  local known = {}
+  for _, name in ipairs(names) do known[name] = true end
+  for key in pairs(t) do
+    if not known[key] then
+      local near = type(key) == "string" and fields.nearest(key, names)
+      local hint = near and (', did you mean "%s"?'):format(near) or ("; there are %s"):format(table.concat(names, ", "))
+      error(("%s: there is no field %s%s"):format(what, type(key) == "string" and '"' .. key .. '"' or tostring(key), hint), level)
+    end
+  end
+  return t
+end
+
+-- t[name] of one of the given types, or the default. types: "number", "number|nil", "table" …
+function fields.get(t, name, types, default, what, level)
+  local v = t[name]
+  if v == nil then return default end
+  for want in types:gmatch("[^|]+") do
+    if type(v) == want or math.type(v) == want then return v end
+  end
+  error(("%s: %s is %s, expected %s"):format(what, name, type(v) == "string" and '"' .. v .. '"' or tostring(v),
+    (types:gsub("|", " or "))), (level or 1) + 1)
+end
+
+return fields

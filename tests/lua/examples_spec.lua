@@ -1,0 +1,42 @@
+-- The examples run as their comments say.
+local program = os.getenv "SLUICE_BINARY" or "build/sluice"
+
+local function run(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local text = pipe:read "a"
+  local ok, _, code = pipe:close()
+  return ok, text, code
+end
+
+describe("examples", function()
+  it("own-everything trains with a mask, a weight, a schedule and a loss of its own", function()
+    local dir = os.tmpname()
+    os.remove(dir)
+    local ok, text = run(("%s run examples/own-everything.lua %s"):format(program, dir))
+    assert(ok, text)
+    assert.truthy(text:match "20 steps, last loss")
+    assert(io.open(dir .. "/checkpoint.safetensors", "rb")):close()
+    ok, text = run(("%s sample %s -n 2 -o %s/two.png --steps 4"):format(program, dir, dir))
+    assert(ok, text)
+    local file = assert(io.open(dir .. "/two.png", "rb"))
+    assert.equal("\137PNG", file:read(4))
+    file:close()
+    os.execute("rm -r " .. dir)
+  end)
+
+  it("the functions are short", function()
+    local lines, longest, n = {}, 0, 0
+    for line in io.lines "examples/own-everything.lua" do lines[#lines + 1] = line end
+    local inside
+    for _, line in ipairs(lines) do
+      if line:match "^local .*function" then inside, n = true, 0 end
+      if inside then
+        n = n + 1
+        longest = math.max(longest, n)
+        assert(#line <= 100, line)
+      end
+      if line:match "^end" then inside = false end
+    end
+    assert(longest <= 15, longest)
+  end)
+end)
