@@ -226,7 +226,7 @@ static sl_status check_inputs(sl_graph *g, const sl_op *op, const sl_op_signatur
              most > sig->n_required ? " or more" : "", n_in);
   for (int i = 0; i < n_in; i++) {
     const char *name = sig->input[i < sig->n_inputs ? i : sig->n_inputs - 1];
-    SL_REQUIRE(in[i] || (i >= sig->n_required && !sig->variadic), ARG, "%s: input %s is missing", op->name, name);
+    SL_REQUIRE(in[i] || (!sig->variadic && sig->optional[i]), ARG, "%s: input %s is missing", op->name, name);
     SL_REQUIRE(!in[i] || in[i]->node->graph == g, ARG, "%s: input %s belongs to another graph", op->name, name);
   }
   return SL_STATUS_OK;

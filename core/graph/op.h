@@ -87,8 +87,8 @@ typedef struct sl_op_attr {
   char choices[96];        /* kind e: "none|gelu|silu" */
 } sl_op_attr;
 typedef struct sl_op_signature {
-  int n_inputs, n_required, n_attrs;
-  bool variadic;
+  int n_inputs, n_required, n_attrs; /* n_required: up to the last input that must be given */
+  bool variadic, optional[SL_MAX_INPUTS];
   char input[SL_MAX_INPUTS][16];
   sl_op_attr attr[12];
 } sl_op_signature;
