@@ -45,6 +45,7 @@ typedef struct sl_plan {
 } sl_plan;
 
 struct sl_program {
+  sl_graph *g;
   sl_plan plan;
   sl_exec exec;
   uint8_t *arena;

@@ -56,9 +56,9 @@ sl_status sl_graph_compile(sl_graph *g, const sl_compile_options *options, sl_pr
   sl_program *p = sl_alloc_zero(ctx, sizeof *p);
   if (!p) return SL_STATUS_OOM;
   p->exec = (sl_exec){ctx, dev, sl_kernels_of(dev), NULL, &zero_step};
+  p->g = sl_graph_retain(g);
   sl_status status = sl__plan_make(g, ctx, want_checks(options), &p->plan);
   if (status != SL_STATUS_OK) goto done;
-  sl_graph_retain(g);
   status = SL_STATUS_OOM;
   p->base = sl_alloc_zero(ctx, ((size_t)p->plan.n_stores + 1) * sizeof *p->base);
   p->input_used = sl_alloc_zero(ctx, (size_t)g->n_inputs + 1);
@@ -85,16 +85,14 @@ void sl_program_free(sl_program *p) {
     sl_plan_step *s = &p->plan.steps[i];
     if (s->state && s->node->op->rules->release) s->node->op->rules->release(&p->exec, s->state);
   }
-  sl_graph *g = p->plan.g;
   if (p->arena) {
     sl__check_end(p);
     p->exec.device->free(p->exec.device, ctx, p->arena);
   }
-  bool retained = p->base || p->input_used || p->arena;
   sl_free(ctx, p->base);
   sl_free(ctx, p->input_used);
   sl__plan_clear(&p->plan);
-  if (g && retained) sl_graph_release(g);
+  sl_graph_release(p->g);
   sl_free(ctx, p);
 }
 
