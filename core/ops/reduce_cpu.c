@@ -47,9 +47,9 @@ static int arrange(axis *a, int n) {
     }
   int m = 0;
   for (int i = 0; i < n; i++) {
-    axis *last = &a[m - 1];
-    if (m > 0 && last->xs == a[i].xs * a[i].n && last->ys == a[i].ys * a[i].n) {
-      *last = (axis){last->n * a[i].n, a[i].xs, a[i].ys};
+    axis last = m > 0 ? a[m - 1] : (axis){0, 0, 0};
+    if (m > 0 && last.xs == a[i].xs * a[i].n && last.ys == a[i].ys * a[i].n) {
+      a[m - 1] = (axis){last.n * a[i].n, a[i].xs, a[i].ys};
     } else {
       a[m++] = a[i];
     }
