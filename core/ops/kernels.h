@@ -1,5 +1,5 @@
-/* Kernels: what a device computes with. kernels.def declares each signature once; this header makes of each row a function
- * type, the CPU's and the GPU's prototypes and a slot in the table that a device brings. */
+/* Kernels: what a device computes with. kernels.def declares each signature once; this header makes of each row a
+ * function type, the CPU's and the GPU's prototypes and a slot in the table that a device brings. */
 #ifndef SL_OPS_KERNELS_H
 #define SL_OPS_KERNELS_H
 
@@ -19,21 +19,22 @@ typedef struct sl_adamw {
 
 struct sl_gemm; /* gemm.h */
 
-#define SL_KERNEL(name, args, gpu) typedef sl_status sl_##name##_fn args;
+#define SL_KERNEL(name, args, gpu) typedef sl_status sl_##name##_kernel args;
 #include "ops/kernels.def"
 #undef SL_KERNEL
-#define SL_KERNEL(name, args, gpu) sl_##name##_fn sl_cpu_##name, sl_cuda_##name;
+#define SL_KERNEL(name, args, gpu) sl_##name##_kernel sl_cpu_##name, sl_cuda_##name;
 #include "ops/kernels.def"
 #undef SL_KERNEL
 
 typedef struct sl_kernels {
-#define SL_KERNEL(name, args, gpu) sl_##name##_fn *name;
+#define SL_KERNEL(name, args, gpu) sl_##name##_kernel *name;
 #include "ops/kernels.def"
 #undef SL_KERNEL
 } sl_kernels;
 
 extern const sl_kernels sl_kernels_cpu;
-/* Defined by the GPU layer where it is built: GPU kernels, and the CPU's in the other slots where memory is the host's. */
+/* Defined by the GPU layer where it is built: GPU kernels, and the CPU's in the other slots where memory is the host's.
+ */
 extern const sl_kernels sl_kernels_cuda __attribute__((weak));
 
 #ifdef __cplusplus
