@@ -43,6 +43,11 @@ static int l_make_dirs(lua_State *L) {
   return 0;
 }
 
+static int l_next_seed(lua_State *L) {
+  lua_pushinteger(L, slL_next_seed(L));
+  return 1;
+}
+
 /* core.draw_label(seed, image, classes): the label of image number `image` (from 0) under labels = "uniform". */
 static int l_draw_label(lua_State *L) {
   lua_Integer seed = luaL_checkinteger(L, 1), image = luaL_checkinteger(L, 2), classes = luaL_checkinteger(L, 3);
@@ -110,16 +115,25 @@ static int l_doctor(lua_State *L) {
   lua_newtable(L);
   add_line(L, "sluice       %s, Lua %s.%s", SLUICE_VERSION, LUA_VERSION_MAJOR, LUA_VERSION_MINOR);
   add_line(L, "threads      %d", sl_context_threads(ctx));
-  add_line(L, "own kernels  %s (the machine has %s; SLUICE_ISA=base|avx2|avx512 lowers it)", sl_isa_name(sl_context_isa(ctx)),
-           sl_isa_name(sl_isa_machine()));
+  add_line(L, "own kernels  %s (the machine has %s; SLUICE_ISA=base|avx2|avx512 lowers it)",
+           sl_isa_name(sl_context_isa(ctx)), sl_isa_name(sl_isa_machine()));
   add_line(L, "oneDNN       %s", sl_dnnl_version());
-  add_line(L, "bfloat16     %s", sl_dnnl_has_bf16(ctx) ? "products run in bfloat16" : "stored only: this CPU has no bf16 products, they run in float32");
+  add_line(L, "bfloat16     %s",
+           sl_dnnl_has_bf16(ctx) ? "products run in bfloat16"
+                                 : "stored only: this CPU has no bf16 products, they run in float32");
   add_line(L, "devices      cpu");
   return 1;
 }
 
-static const luaL_Reg functions[] = {{"clock", l_clock},           {"isatty", l_isatty},     {"exists", l_exists}, {"make_dirs", l_make_dirs},
-                                     {"draw_label", l_draw_label}, {"thousands", l_thousands}, {"join", l_join},   {"doctor", l_doctor},
+static const luaL_Reg functions[] = {{"clock", l_clock},
+                                     {"isatty", l_isatty},
+                                     {"exists", l_exists},
+                                     {"make_dirs", l_make_dirs},
+                                     {"draw_label", l_draw_label},
+                                     {"thousands", l_thousands},
+                                     {"join", l_join},
+                                     {"doctor", l_doctor},
+                                     {"next_seed", l_next_seed},
                                      {NULL, NULL}};
 
 void slL_open_core(lua_State *L) {

@@ -48,7 +48,8 @@ static double *betas_of_function(lua_State *L, int fn, int64_t T) {
     lua_pushinteger(L, T);
     lua_call(L, 2, 1);
     if (lua_type(L, -1) != LUA_TNUMBER)
-      slL_error(L, "sluice.diffusion: schedule(%I, %I) returned %s, expected beta", (LUAI_UACINT)i, (LUAI_UACINT)T, luaL_typename(L, -1));
+      slL_error(L, "sluice.diffusion: schedule(%I, %I) returned %s, expected beta", (LUAI_UACINT)i, (LUAI_UACINT)T,
+                luaL_typename(L, -1));
     betas[i] = lua_tonumber(L, -1);
     lua_pop(L, 1);
   }
@@ -78,7 +79,8 @@ static const char *push_spec(lua_State *L, int idx) {
     lua_pushvalue(L, idx);
     return lua_tostring(L, -1);
   }
-  if (lua_type(L, idx) != LUA_TTABLE) slL_error(L, "respacing is %s, expected \"250\", \"ddim50\" or a list of counts", luaL_typename(L, idx));
+  if (lua_type(L, idx) != LUA_TTABLE)
+    slL_error(L, "respacing is %s, expected \"250\", \"ddim50\" or a list of counts", luaL_typename(L, idx));
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
@@ -153,7 +155,8 @@ typedef struct arguments {
 
 static int push_weight_table(lua_State *L, int weight) {
   lua_getfield(L, weight, "table"); /* a sluice.weight */
-  if (!lua_isfunction(L, -1)) slL_error(L, "losses: weight is %s, expected one of sluice.weight", luaL_typename(L, weight));
+  if (!lua_isfunction(L, -1))
+    slL_error(L, "losses: weight is %s, expected one of sluice.weight", luaL_typename(L, weight));
   lua_pushvalue(L, weight);
   lua_pushvalue(L, 1);
   lua_call(L, 2, 1);
@@ -165,8 +168,12 @@ static int push_weight_table(lua_State *L, int weight) {
 }
 
 static void read_arguments(lua_State *L, sl_diffusion_fn fn, const char *what, arguments *a) {
-  static const char *const none[] = {NULL}, *const clip[] = {"clip", NULL}, *const eta[] = {"eta", "clip", NULL}, *const weight[] = {"weight", NULL};
-  const char *const *names = fn == SL_FN_LOSSES ? weight : fn == SL_FN_DDIM_SAMPLE ? eta : fn >= SL_FN_P_MEAN_VARIANCE ? clip : none;
+  static const char *const none[] = {NULL}, *const clip[] = {"clip", NULL}, *const eta[] = {"eta", "clip", NULL},
+                           *const weight[] = {"weight", NULL};
+  const char *const *names = fn == SL_FN_LOSSES            ? weight
+                             : fn == SL_FN_DDIM_SAMPLE     ? eta
+                             : fn >= SL_FN_P_MEAN_VARIANCE ? clip
+                                                           : none;
   int tensors = sl_diffusion_fn_inputs(fn) - (fn == SL_FN_LOSSES);
   *a = (arguments){.n = tensors, .first = 2};
   int top = tensors + 2;
@@ -196,7 +203,8 @@ static int call_concrete(lua_State *L, sl_diffusion *d, sl_diffusion_fn fn, cons
   return n_out;
 }
 
-static int call_symbolic(lua_State *L, sl_diffusion *d, sl_diffusion_fn fn, const arguments *a, int n_out, slL_trace *trace) {
+static int call_symbolic(lua_State *L, sl_diffusion *d, sl_diffusion_fn fn, const arguments *a, int n_out,
+                         slL_trace *trace) {
   sl_value *in[SL_MAX_INPUTS] = {NULL}, *out[4] = {NULL};
   for (int i = 0; i < a->n; i++)
     if (!lua_isnil(L, a->first + i)) in[i] = slL_to_value(L, a->first + i, trace);
@@ -318,7 +326,8 @@ static int l_from(lua_State *L) {
   sl_predict predict = (sl_predict)slL_field_choice(L, 1, w, "predict", predict_names, 0);
   sl_variance variance = (sl_variance)slL_field_choice(L, 1, w, "variance", variance_names, 0);
   int64_t T = slL_field_integer(L, 1, w, "steps", 1000), n = sl_tensor_numel(betas);
-  if (sl_tensor_dtype(betas) != SL_F64 || !sl_tensor_is_contiguous(betas)) slL_error(L, "%s: tables.betas is not f64", w);
+  if (sl_tensor_dtype(betas) != SL_F64 || !sl_tensor_is_contiguous(betas))
+    slL_error(L, "%s: tables.betas is not f64", w);
   lua_getfield(L, 1, "timesteps");
   luaL_checktype(L, -1, LUA_TTABLE);
   if ((int64_t)lua_rawlen(L, -1) != n) slL_error(L, "%s: the timesteps and the betas differ in number", w);
@@ -340,7 +349,9 @@ static int l_from(lua_State *L) {
 static int l_weight_table(lua_State *L) {
   static const char *const kinds[] = {"constant", "min_snr", "p2", NULL};
   sl_diffusion *d = check(L, 1);
-  sl_weight w = {.kind = (sl_weight_kind)luaL_checkoption(L, 2, NULL, kinds), .gamma = luaL_optnumber(L, 3, 0), .k = luaL_optnumber(L, 4, 0)};
+  sl_weight w = {.kind = (sl_weight_kind)luaL_checkoption(L, 2, NULL, kinds),
+                 .gamma = luaL_optnumber(L, 3, 0),
+                 .k = luaL_optnumber(L, 4, 0)};
   double *out = lua_newuserdatauv(L, (size_t)d->steps * sizeof *out, 0);
   slL_try(L, sl_weight_table(&w, d->schedule, d->predict, out));
   return push_doubles(L, out, d->steps);

@@ -3,5 +3,5 @@
 #include "diffusion/process.h"
 #include "lbind.h"
 sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what); /* t.diffusion, required */
-void slL_push_diffusion(lua_State *L, sl_diffusion *d);                    /* a new reference */
+void slL_push_diffusion(lua_State *L, sl_diffusion *d);                     /* a new reference */
 #endif

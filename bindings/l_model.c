@@ -36,8 +36,9 @@ static int l_gc(lua_State *L) {
 
 /* --- sluice.dit --- */
 
-static const char *const dit_fields[] = {"input",      "patch",         "hidden",      "depth",     "heads", "mlp_ratio", "classes",
-                                         "class_dropout", "learn_sigma", "timesteps", "routing", "seed", "device",   "precision", NULL};
+static const char *const dit_fields[] = {"input",     "patch",   "hidden",        "depth",       "heads",
+                                         "mlp_ratio", "classes", "class_dropout", "learn_sigma", "timesteps",
+                                         "routing",   "seed",    "device",        "precision",   NULL};
 
 static void read_input(lua_State *L, sl_dit_config *c) {
   if (lua_getfield(L, 1, "input") != LUA_TTABLE || lua_rawlen(L, -1) != 3)
@@ -56,7 +57,8 @@ static void read_config(lua_State *L, sl_dit_config *c) {
   static const char *const devices[] = {"auto", "cpu", NULL}, *const precisions[] = {"f32", NULL};
   *c = sl_dit_defaults();
   if (lua_rawgeti(L, 1, 1) != LUA_TNIL) {
-    if (lua_type(L, -1) != LUA_TSTRING) slL_error(L, "sluice.dit: the first element is %s, expected a name like \"DiT-B/2\"", luaL_typename(L, -1));
+    if (lua_type(L, -1) != LUA_TSTRING)
+      slL_error(L, "sluice.dit: the first element is %s, expected a name like \"DiT-B/2\"", luaL_typename(L, -1));
     slL_try(L, sl_dit_preset(lua_tostring(L, -1), c));
   }
   lua_pop(L, 1);
@@ -125,7 +127,8 @@ static int l_state(lua_State *L) {
 }
 
 static void check_flat(lua_State *L, sl_model *m, sl_tensor *t) {
-  if (sl_tensor_dtype(t) != SL_F32 || sl_tensor_numel(t) != sl_params_elements(m->params) || !sl_tensor_is_contiguous(t))
+  if (sl_tensor_dtype(t) != SL_F32 || sl_tensor_numel(t) != sl_params_elements(m->params) ||
+      !sl_tensor_is_contiguous(t))
     slL_error(L, "the array is %s, expected f32 [%I], the model's flat layout", sl_shape_text(sl_tensor_shape(t)),
               (LUAI_UACINT)sl_params_elements(m->params));
 }
@@ -144,13 +147,15 @@ static void load_parts(lua_State *L, sl_model *m, int idx, bool strict, sl_tenso
   for (int i = 0; i < sl_params_count(m->params); i++) {
     const sl_param *p = sl_params_get(m->params, i);
     if (lua_getfield(L, idx, p->name) == LUA_TNIL) {
-      if (strict && p->trainable) slL_error(L, "load_state: %s is missing (strict = false to keep what is there)", p->name);
+      if (strict && p->trainable)
+        slL_error(L, "load_state: %s is missing (strict = false to keep what is there)", p->name);
       lua_pop(L, 1);
       continue;
     }
     sl_tensor *t = slL_check_tensor(L, -1);
     if (!sl_shape_equal(sl_tensor_shape(t), &p->shape))
-      slL_error(L, "load_state: %s is %s, expected %s", p->name, sl_shape_text(sl_tensor_shape(t)), sl_shape_text(&p->shape));
+      slL_error(L, "load_state: %s is %s, expected %s", p->name, sl_shape_text(sl_tensor_shape(t)),
+                sl_shape_text(&p->shape));
     sl_tensor **part = slL_push_tensor(L);
     slL_try(L, sl_params_part(m->params, i, flat, part));
     slL_try(L, sl_tensor_copy(*part, t));
@@ -225,9 +230,9 @@ static int l_save(lua_State *L) {
   slL_check_model(L, 1);
   const char *path = luaL_checkstring(L, 2);
   lua_getglobal(L, "require");
-  lua_pushliteral(L, "sluice.core");
+  lua_pushliteral(L, "sluice.checkpoint");
   lua_call(L, 1, 1);
-  lua_getfield(L, -1, "save");
+  lua_getfield(L, -1, "write");
   lua_pushstring(L, path);
   lua_pushcfunction(L, l_state);
   lua_pushvalue(L, 1);
@@ -302,7 +307,8 @@ static int forward_symbolic(lua_State *L, sl_model *m) {
   slL_trace *trace = NULL;
   sl_value *x = slL_check_value(L, 1 + 1, &trace);
   sl_value *t = slL_to_value(L, 3, trace), *y = lua_isnoneornil(L, 4) ? NULL : slL_to_value(L, 4, trace);
-  return slL_error(L, "forward: symbolic tensors of %s are not taken here; use the loss's s.out", x && t && (y || !y) ? m->kind->name : "this model");
+  return slL_error(L, "forward: symbolic tensors of %s are not taken here; use the loss's s.out",
+                   x && t && (y || !y) ? m->kind->name : "this model");
 }
 
 static int l_forward(lua_State *L) {
@@ -348,7 +354,8 @@ static int l_forward_cfg(lua_State *L) {
 static int l_gradients(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 5);
-  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = tensor_or_number(L, 4), *up = slL_check_tensor(L, 5);
+  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = tensor_or_number(L, 4),
+            *up = slL_check_tensor(L, 5);
   if (!t) slL_error(L, "gradients: t is missing");
   sl_tensor **dx = slL_push_tensor(L), **flat = slL_push_tensor(L);
   slL_try(L, sl_model_gradients(m, x, t, y, up, dx, flat));
@@ -478,7 +485,8 @@ static int l_tables(lua_State *L) {
 static int l_to(lua_State *L) {
   slL_check_model(L, 1);
   const char *device = luaL_checkstring(L, 2);
-  if (strcmp(device, "cpu") && strcmp(device, "auto")) slL_error(L, "model:to: there is no device \"%s\" in this build; there is cpu", device);
+  if (strcmp(device, "cpu") && strcmp(device, "auto"))
+    slL_error(L, "model:to: there is no device \"%s\" in this build; there is cpu", device);
   lua_settop(L, 1);
   return 1;
 }
@@ -487,16 +495,31 @@ static int l_tostring(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   int64_t all, trainable;
   sl_params_numel(m->params, &all, &trainable);
-  lua_pushfstring(L, "%s: %I parameters, %d routed blocks", m->kind->name, (LUAI_UACINT)all, m->masks ? m->info.routed_blocks : 0);
+  lua_pushfstring(L, "%s: %I parameters, %d routed blocks", m->kind->name, (LUAI_UACINT)all,
+                  m->masks ? m->info.routed_blocks : 0);
   return 1;
 }
 
-static const luaL_Reg methods[] = {
-    {"names", l_names},       {"state", l_state},     {"load_state", l_load_state}, {"save", l_save},
-    {"init", l_init},         {"to", l_to},           {"count", l_count},           {"flops", l_flops},
-    {"forward", l_forward},   {"forward_cfg", l_forward_cfg}, {"gradients", l_gradients}, {"t_embed", l_t_embed},
-    {"trace", l_trace},       {"dot", l_dot},         {"info", l_info},             {"describe", l_describe},
-    {"tables", l_tables},     {"parts", l_parts},     {"flatten", l_flatten},       {NULL, NULL}};
+static const luaL_Reg methods[] = {{"names", l_names},
+                                   {"state", l_state},
+                                   {"load_state", l_load_state},
+                                   {"save", l_save},
+                                   {"init", l_init},
+                                   {"to", l_to},
+                                   {"count", l_count},
+                                   {"flops", l_flops},
+                                   {"forward", l_forward},
+                                   {"forward_cfg", l_forward_cfg},
+                                   {"gradients", l_gradients},
+                                   {"t_embed", l_t_embed},
+                                   {"trace", l_trace},
+                                   {"dot", l_dot},
+                                   {"info", l_info},
+                                   {"describe", l_describe},
+                                   {"tables", l_tables},
+                                   {"parts", l_parts},
+                                   {"flatten", l_flatten},
+                                   {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
 

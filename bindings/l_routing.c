@@ -88,20 +88,22 @@ static sl_status read_window(lua_State *L, int64_t t, int64_t C, uint8_t *row) {
   int ok1, ok2;
   lua_Integer first = lua_tointegerx(L, -2, &ok1), last = lua_tointegerx(L, -1, &ok2);
   SL_REQUIRE(ok1 && ok2 && first >= 1 && last <= C && first <= last + 1, ARG,
-             "routing.custom: at t = %lld the function returned the window %s, %s; expected 1 <= first <= last <= %lld", (long long)t,
-             luaL_tolstring(L, -2, NULL), luaL_tolstring(L, -2, NULL), (long long)C);
+             "routing.custom: at t = %lld the function returned the window %s, %s; expected 1 <= first <= last <= %lld",
+             (long long)t, luaL_tolstring(L, -2, NULL), luaL_tolstring(L, -2, NULL), (long long)C);
   for (int64_t c = 0; c < C; c++) row[c] = c >= first - 1 && c < last;
   return SL_STATUS_OK;
 }
 
 static sl_status read_list(lua_State *L, int64_t t, int64_t C, uint8_t *row) {
-  SL_REQUIRE((int64_t)lua_rawlen(L, -2) == C, ARG, "routing.custom: at t = %lld the function returned %lld values, expected %lld zeros and ones",
+  SL_REQUIRE((int64_t)lua_rawlen(L, -2) == C, ARG,
+             "routing.custom: at t = %lld the function returned %lld values, expected %lld zeros and ones",
              (long long)t, (long long)lua_rawlen(L, -2), (long long)C);
   for (int64_t c = 0; c < C; c++) {
     lua_rawgeti(L, -2, c + 1);
     int v = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : (int)lua_tointeger(L, -1);
     lua_pop(L, 1);
-    SL_REQUIRE(v == 0 || v == 1, ARG, "routing.custom: channel %lld at t = %lld is not 0 or 1", (long long)c + 1, (long long)t);
+    SL_REQUIRE(v == 0 || v == 1, ARG, "routing.custom: channel %lld at t = %lld is not 0 or 1", (long long)c + 1,
+               (long long)t);
     row[c] = (uint8_t)v;
   }
   return SL_STATUS_OK;
@@ -152,8 +154,10 @@ static int l_custom(lua_State *L) {
 /* routing:table(T, C[, block[, blocks]]) -> u8 [T,C] */
 static int l_mask(lua_State *L) {
   sl_routing *r = check(L, 1);
-  lua_Integer T = luaL_checkinteger(L, 2), C = luaL_checkinteger(L, 3), block = luaL_optinteger(L, 4, 1), blocks = luaL_optinteger(L, 5, block);
-  if (blocks > 100000 || block > 100000) slL_error(L, "routing:table: block %I of %I", (LUAI_UACINT)block, (LUAI_UACINT)blocks);
+  lua_Integer T = luaL_checkinteger(L, 2), C = luaL_checkinteger(L, 3), block = luaL_optinteger(L, 4, 1),
+              blocks = luaL_optinteger(L, 5, block);
+  if (blocks > 100000 || block > 100000)
+    slL_error(L, "routing:table: block %I of %I", (LUAI_UACINT)block, (LUAI_UACINT)blocks);
   slL_try(L, sl_routing_table(r, slL_context(L), T, C, (int)block - 1, (int)blocks, slL_push_tensor(L)));
   return 1;
 }

@@ -29,7 +29,9 @@ static int64_t *read_labels(lua_State *L, int64_t n) {
   int64_t *labels = lua_newuserdatauv(L, (size_t)n * sizeof *labels, 0);
   for (int64_t i = 0; i < n; i++) {
     lua_rawgeti(L, -2, i + 1);
-    if (!lua_isinteger(L, -1)) slL_error(L, "sluice.sample: label %I is %s, expected an integer", (LUAI_UACINT)(i + 1), luaL_tolstring(L, -1, NULL));
+    if (!lua_isinteger(L, -1))
+      slL_error(L, "sluice.sample: label %I is %s, expected an integer", (LUAI_UACINT)(i + 1),
+                luaL_tolstring(L, -1, NULL));
     labels[i] = lua_tointeger(L, -1);
     lua_pop(L, 1);
   }

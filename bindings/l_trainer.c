@@ -56,14 +56,17 @@ static sl_value *build_loss(void *user, sl_graph *g, const sl_loss_inputs *in) {
   set_value(L, "xt", in->xt, trace);
   set_value(L, "t", in->t, trace);
   set_value(L, "noise", in->noise, trace);
-  if (in->weight) set_value(L, "weight", sl_apply(g, sl_op_find("gather"), 2, (sl_value *[]){in->weight, in->t}, NULL), trace);
+  if (in->weight)
+    set_value(L, "weight", sl_apply(g, sl_op_find("gather"), 2, (sl_value *[]){in->weight, in->t}, NULL), trace);
   lua_pushvalue(L, l->diffusion);
   lua_setfield(L, -2, "diffusion");
   sl_value *loss = NULL;
   l->failed = lua_pcall(L, 1, 1, 0) != LUA_OK;
   if (!l->failed) {
     loss = slL_is_symbolic(L, -1) ? slL_to_value(L, -1, trace) : NULL;
-    if (!loss) sl_graph_fail(g, sl_fail(SL_STATUS_ARG, "loss: the function returned %s, expected a tensor of per-sample losses", luaL_typename(L, -1)));
+    if (!loss)
+      sl_graph_fail(g, sl_fail(SL_STATUS_ARG, "loss: the function returned %s, expected a tensor of per-sample losses",
+                               luaL_typename(L, -1)));
     lua_pop(L, 1);
   } else {
     sl_graph_fail(g, sl_fail(SL_STATUS_ARG, "loss: the function raised an error"));
@@ -91,9 +94,10 @@ static void read_ema(lua_State *L, sl_train_options *o) {
   lua_pop(L, 1);
 }
 
-static const char *const fields[] = {"model", "diffusion", "data", "weight", "density", "loss", "lr", "beta1", "beta2", "eps",
-                                     "weight_decay", "clip", "schedule", "ema", "ema_warmup", "batch", "micro_batch", "seed", "flip",
-                                     "recompute", NULL};
+static const char *const fields[] = {"model",    "diffusion", "data",       "weight", "density",      "loss",
+                                     "lr",       "beta1",     "beta2",      "eps",    "weight_decay", "clip",
+                                     "schedule", "ema",       "ema_warmup", "batch",  "micro_batch",  "seed",
+                                     "flip",     "recompute", NULL};
 
 /* Leaves the tensors that the options borrow on the stack. */
 static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
@@ -199,7 +203,11 @@ static int l_step_on(lua_State *L) {
 static sl_tensor *array_of(lua_State *L, trainer_box *box) {
   const char *name = luaL_checkstring(L, 2);
   sl_tensor *t = sl_trainer_array(box->trainer, name);
-  if (!t) slL_error(L, "trainer: there is no array \"%s\"; there are params, exp_avg, exp_avg_sq, grads (after keep_gradients), ema.0 …", name);
+  if (!t)
+    slL_error(L,
+              "trainer: there is no array \"%s\"; there are params, exp_avg, exp_avg_sq, grads (after keep_gradients), "
+              "ema.0 …",
+              name);
   return t;
 }
 
@@ -239,14 +247,34 @@ static int l_memory(lua_State *L) {
   return 1;
 }
 
+/* Seconds and calls per op since :profile() was first called: a list of {op, seconds, calls}, the slowest first. */
+static int l_profile(lua_State *L) {
+  sl_trainer *tr = check(L)->trainer;
+  lua_newtable(L);
+  if (!sl_trainer_profiling(tr)) return 1;
+  const char *op;
+  double seconds;
+  int64_t calls;
+  for (int i = 0; sl_program_profile(sl_trainer_program(tr), i, &op, &seconds, &calls); i++) {
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, op), lua_setfield(L, -2, "op");
+    lua_pushnumber(L, seconds), lua_setfield(L, -2, "seconds");
+    lua_pushinteger(L, calls), lua_setfield(L, -2, "calls");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 static int l_steps_done(lua_State *L) {
   lua_pushinteger(L, sl_trainer_steps_done(check(L)->trainer));
   return 1;
 }
 
-static const luaL_Reg methods[] = {{"step", l_step}, {"step_on", l_step_on}, {"array", l_array}, {"flat", l_flat},
-                                   {"per_sample", l_per_sample}, {"keep_gradients", l_keep_gradients}, {"memory", l_memory},
-                                   {"steps_done", l_steps_done}, {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"step", l_step},     {"step_on", l_step_on},       {"array", l_array},
+    {"flat", l_flat},     {"per_sample", l_per_sample}, {"keep_gradients", l_keep_gradients},
+    {"memory", l_memory}, {"steps_done", l_steps_done}, {"profile", l_profile},
+    {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {NULL, NULL}};
 
 void slL_open_trainer(lua_State *L) {

@@ -8,7 +8,8 @@
 double slL_field_number(lua_State *L, int idx, const char *what, const char *name, double def);
 int64_t slL_field_integer(lua_State *L, int idx, const char *what, const char *name, int64_t def);
 bool slL_field_boolean(lua_State *L, int idx, const char *what, const char *name, bool def);
-const char *slL_field_string(lua_State *L, int idx, const char *what, const char *name, const char *def); /* lives in the table */
+const char *slL_field_string(lua_State *L, int idx, const char *what, const char *name,
+                             const char *def); /* lives in the table */
 /* A field that is a number 0 … 2^32-1. */
 uint32_t slL_field_seed(lua_State *L, int idx, const char *what, const char *name, uint32_t def);
 /* A new f32 tensor of a list of numbers, left on the stack (nil pushed and NULL for nil). */

@@ -36,7 +36,7 @@ int sl_diffusion_fn_outputs(sl_diffusion_fn fn) { return fns[fn].outputs; }
 /* Element i of a table, in double. */
 static double table_value(const sl_schedule *s, sl_diffusion_table t, int64_t i) {
   switch (t) {
-#define X(field) \
+#define X(field)                                                                                                       \
   case SL_TABLE_##field: return s->field[i];
     SL_SCHEDULE_FIELDS(X)
 #undef X
@@ -56,16 +56,21 @@ static sl_status make_tables(sl_diffusion *d) {
   return sl_tensor_from(d->ctx, SL_I64, 1, &d->steps, d->schedule->timestep_map, &d->timestep_map);
 }
 
-sl_status sl_diffusion_new(sl_context *ctx, sl_schedule *schedule, int64_t original_steps, sl_predict predict, sl_variance variance,
-                           sl_diffusion **out) {
+sl_status sl_diffusion_new(sl_context *ctx, sl_schedule *schedule, int64_t original_steps, sl_predict predict,
+                           sl_variance variance, sl_diffusion **out) {
   *out = NULL;
   sl_diffusion *d = sl_alloc_zero(ctx, sizeof *d);
   if (!d) {
     sl_schedule_free(schedule);
     return SL_STATUS_OOM;
   }
-  *d = (sl_diffusion){.ctx = ctx, .refs = 1, .schedule = schedule, .steps = schedule->T, .original_steps = original_steps,
-                      .predict = predict, .variance = variance};
+  *d = (sl_diffusion){.ctx = ctx,
+                      .refs = 1,
+                      .schedule = schedule,
+                      .steps = schedule->T,
+                      .original_steps = original_steps,
+                      .predict = predict,
+                      .variance = variance};
   sl_status s = make_tables(d);
   if (s == SL_STATUS_OK) s = sl_eager_new(ctx, PROGRAMS, &d->programs);
   if (s == SL_STATUS_OK) {
@@ -104,7 +109,8 @@ static void give_gaussian(sl_gaussian p, int n, sl_value **out) {
   for (int i = 0; i < n; i++) out[i] = all[i];
 }
 
-sl_status sl_diffusion_build(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_graph *g, sl_value *const *in, sl_value **out) {
+sl_status sl_diffusion_build(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_graph *g,
+                             sl_value *const *in, sl_value **out) {
   switch (fn) {
     case SL_FN_Q_SAMPLE: out[0] = sl_q_sample(d, in[0], in[1], in[2]); break;
     case SL_FN_Q_MEAN_VARIANCE: give_gaussian(sl_q_mean_variance(d, in[0], in[1]), 3, out); break;
@@ -152,10 +158,12 @@ static sl_status check_call(const sl_diffusion *d, sl_diffusion_fn fn, sl_tensor
   for (int i = 0; i < fns[fn].required; i++) SL_REQUIRE(in[i], ARG, "%s: argument %d is missing", name, i + 1);
   const sl_shape *x = sl_tensor_shape(in[at == 0 ? 1 : 0]);
   sl_tensor *t = in[at];
-  SL_REQUIRE(!sl_dtype_is_float(sl_tensor_dtype(t)), DTYPE, "%s: t is %s, expected integers (indices into the %lld steps)", name,
-             sl_dtype_name(sl_tensor_dtype(t)), (long long)d->steps);
-  SL_REQUIRE(sl_tensor_shape(t)->rank == 1 && x->rank >= 1 && sl_tensor_numel(t) == x->dim[0], SHAPE, "%s: t is %s, expected [%lld]", name,
-             sl_shape_text(sl_tensor_shape(t)), (long long)(x->rank ? x->dim[0] : 1));
+  SL_REQUIRE(!sl_dtype_is_float(sl_tensor_dtype(t)), DTYPE,
+             "%s: t is %s, expected integers (indices into the %lld steps)", name, sl_dtype_name(sl_tensor_dtype(t)),
+             (long long)d->steps);
+  SL_REQUIRE(sl_tensor_shape(t)->rank == 1 && x->rank >= 1 && sl_tensor_numel(t) == x->dim[0], SHAPE,
+             "%s: t is %s, expected [%lld]", name, sl_shape_text(sl_tensor_shape(t)),
+             (long long)(x->rank ? x->dim[0] : 1));
   for (int64_t i = 0; i < sl_tensor_numel(t); i++) {
     double v = sl_tensor_at(t, i);
     SL_REQUIRE(v >= 0 && v < (double)d->steps, ARG, "%s: t is %g, expected 0 … %lld", name, v, (long long)d->steps - 1);
@@ -164,12 +172,14 @@ static sl_status check_call(const sl_diffusion *d, sl_diffusion_fn fn, sl_tensor
   if (has_out && d->variance == SL_VARIANCE_LEARNED) {
     const sl_shape *o = sl_tensor_shape(in[0]), *c = sl_tensor_shape(in[1]);
     SL_REQUIRE(o->rank == c->rank && o->rank > 1 && o->dim[1] == 2 * c->dim[1], SHAPE,
-               "%s: out is %s, expected twice the channels of %s (variance = \"learned\")", name, sl_shape_text(o), sl_shape_text(c));
+               "%s: out is %s, expected twice the channels of %s (variance = \"learned\")", name, sl_shape_text(o),
+               sl_shape_text(c));
   }
   return SL_STATUS_OK;
 }
 
-sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_tensor *const *in, sl_tensor **out) {
+sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_tensor *const *in,
+                            sl_tensor **out) {
   memset(out, 0, (size_t)fns[fn].outputs * sizeof *out);
   SL_TRY(check_call(d, fn, in));
   call c = {d, fn, o};

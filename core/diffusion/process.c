@@ -66,7 +66,8 @@ static sl_value *log_variance(sl_diffusion *d, sl_value *out, sl_value *x, sl_va
 static sl_value *predict_xstart(sl_diffusion *d, sl_value *p, sl_value *x, sl_value *t) {
   switch (d->predict) {
     case SL_PREDICT_X0: return p;
-    case SL_PREDICT_V: return sl_sub(sl_mul(AT(sqrt_alphas_cumprod, t, x), x), sl_mul(AT(sqrt_one_minus_alphas_cumprod, t, x), p));
+    case SL_PREDICT_V:
+      return sl_sub(sl_mul(AT(sqrt_alphas_cumprod, t, x), x), sl_mul(AT(sqrt_one_minus_alphas_cumprod, t, x), p));
     case SL_PREDICT_EPS: break;
   }
   return sl_sub(sl_mul(AT(sqrt_recip_alphas_cumprod, t, x), x), sl_mul(AT(sqrt_recipm1_alphas_cumprod, t, x), p));
@@ -96,7 +97,8 @@ static sl_value *not_last(sl_value *t, const sl_value *like) {
   return sl_reshape(m, like->shape.rank, dim);
 }
 
-sl_value *sl_p_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, bool clip, sl_value **pred_xstart) {
+sl_value *sl_p_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, bool clip,
+                      sl_value **pred_xstart) {
   sl_gaussian p = sl_p_mean_variance(d, out, x, t, clip);
   if (pred_xstart) *pred_xstart = p.pred_xstart;
   sl_value *sigma = sl_exp(sl_mul_scalar(p.log_variance, 0.5));
@@ -108,8 +110,8 @@ static sl_value *implied_eps(sl_diffusion *d, sl_value *x, sl_value *x0, sl_valu
   return sl_div(sl_sub(sl_mul(AT(sqrt_recip_alphas_cumprod, t, x), x), x0), AT(sqrt_recipm1_alphas_cumprod, t, x));
 }
 
-sl_value *sl_ddim_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, double eta, bool clip,
-                         sl_value **pred_xstart) {
+sl_value *sl_ddim_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, double eta,
+                         bool clip, sl_value **pred_xstart) {
   if (!out || !x || !t) return NULL;
   sl_value *x0 = predict_xstart(d, sl_diffusion_prediction(d, out), x, t);
   if (clip) x0 = sl_clamp(x0, -1.0, 1.0);
@@ -118,7 +120,8 @@ sl_value *sl_ddim_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *
   sl_value *rest = sl_add_scalar(sl_neg(prev), 1.0); /* 1 - Aprev */
   if (eta == 0) return sl_add(sl_mul(x0, sl_sqrt(prev)), sl_mul(sl_sqrt(rest), eps));
   sl_value *a = AT(alphas_cumprod, t, x);
-  sl_value *sigma = sl_mul(sl_sqrt(sl_div(rest, sl_add_scalar(sl_neg(a), 1.0))), sl_sqrt(sl_add_scalar(sl_neg(sl_div(a, prev)), 1.0)));
+  sl_value *sigma = sl_mul(sl_sqrt(sl_div(rest, sl_add_scalar(sl_neg(a), 1.0))),
+                           sl_sqrt(sl_add_scalar(sl_neg(sl_div(a, prev)), 1.0)));
   sigma = sl_mul_scalar(sigma, eta);
   sl_value *mean = sl_add(sl_mul(x0, sl_sqrt(prev)), sl_mul(sl_sqrt(sl_sub(rest, sl_square(sigma))), eps));
   return sl_add(mean, sl_mul(sl_mul(not_last(t, x), sigma), noise));
@@ -183,13 +186,15 @@ sl_value *sl_diffusion_target(sl_diffusion *d, sl_value *x0, sl_value *t, sl_val
   switch (d->predict) {
     case SL_PREDICT_X0: return x0;
     case SL_PREDICT_V:
-      return sl_sub(sl_mul(AT(sqrt_alphas_cumprod, t, x0), noise), sl_mul(AT(sqrt_one_minus_alphas_cumprod, t, x0), x0));
+      return sl_sub(sl_mul(AT(sqrt_alphas_cumprod, t, x0), noise),
+                    sl_mul(AT(sqrt_one_minus_alphas_cumprod, t, x0), x0));
     case SL_PREDICT_EPS: break;
   }
   return noise;
 }
 
-sl_losses sl_diffusion_losses(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, sl_value *t, sl_value *noise, sl_value *weight) {
+sl_losses sl_diffusion_losses(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, sl_value *t, sl_value *noise,
+                              sl_value *weight) {
   sl_losses l = {0};
   if (!out || !x0 || !xt || !t) return l;
   sl_value *target = sl_diffusion_target(d, x0, t, noise);

@@ -1,9 +1,9 @@
-/* The diffusion process: q, p, single sampling steps and losses, written once as graph builders. They serve eager tensors (through
- * sl_diffusion_call), symbolic tensors of a trace, samplers and training alike.
- * Source: openai/guided-diffusion gaussian_diffusion.py (as used by DiT and DTR), Ho et al. 2020, Nichol and Dhariwal 2021,
+/* The diffusion process: q, p, single sampling steps and losses, written once as graph builders. They serve eager
+ * tensors (through sl_diffusion_call), symbolic tensors of a trace, samplers and training alike. Source:
+ * openai/guided-diffusion gaussian_diffusion.py (as used by DiT and DTR), Ho et al. 2020, Nichol and Dhariwal 2021,
  * Song et al. 2021 (DDIM), Salimans and Ho 2022 (v).
- * Everywhere t is i64 [N], an index into this (possibly respaced) process; x, noise f32 [N,C,H,W]; out is the network's output,
- * [N,2C,H,W] with learned variance, else [N,C,H,W]. */
+ * Everywhere t is i64 [N], an index into this (possibly respaced) process; x, noise f32 [N,C,H,W]; out is the network's
+ * output, [N,2C,H,W] with learned variance, else [N,C,H,W]. */
 #ifndef SL_DIFFUSION_PROCESS_H
 #define SL_DIFFUSION_PROCESS_H
 
@@ -40,8 +40,8 @@ typedef struct sl_diffusion {
 } sl_diffusion;
 
 /* Takes over the schedule (also on failure). original_steps: of the process before respacing. */
-SL_MUST_USE sl_status sl_diffusion_new(sl_context *ctx, sl_schedule *schedule, int64_t original_steps, sl_predict predict,
-                                       sl_variance variance, sl_diffusion **out);
+SL_MUST_USE sl_status sl_diffusion_new(sl_context *ctx, sl_schedule *schedule, int64_t original_steps,
+                                       sl_predict predict, sl_variance variance, sl_diffusion **out);
 sl_diffusion *sl_diffusion_retain(sl_diffusion *d);
 void sl_diffusion_release(sl_diffusion *d);
 /* Name of a table, and the table of a name (NULL: none). "timestep_map" is found too. */
@@ -64,10 +64,11 @@ sl_gaussian sl_q_posterior(sl_diffusion *d, sl_value *x0, sl_value *xt, sl_value
 /* variance and log_variance are like x. */
 sl_gaussian sl_p_mean_variance(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, bool clip);
 /* One ancestral step; pred_xstart (may be NULL) is given too. */
-sl_value *sl_p_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, bool clip, sl_value **pred_xstart);
+sl_value *sl_p_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, bool clip,
+                      sl_value **pred_xstart);
 /* noise may be NULL when eta is 0. */
-sl_value *sl_ddim_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, double eta, bool clip,
-                         sl_value **pred_xstart);
+sl_value *sl_ddim_sample(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, double eta,
+                         bool clip, sl_value **pred_xstart);
 sl_value *sl_ddim_reverse(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, bool clip, sl_value **pred_xstart);
 /* One term of the variational bound, bits per dimension, [N]. */
 sl_value *sl_vb_bpd(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, sl_value *t, bool clip);
@@ -75,36 +76,39 @@ sl_value *sl_vb_bpd(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, 
 sl_value *sl_diffusion_target(sl_diffusion *d, sl_value *x0, sl_value *t, sl_value *noise);
 /* The network's prediction without the variance channels. */
 sl_value *sl_diffusion_prediction(sl_diffusion *d, sl_value *out);
-/* loss = mse + vb (vb only with learned variance, its mean's gradient stopped), each [N]. weight f32 [steps] by t, or NULL: 1. */
+/* loss = mse + vb (vb only with learned variance, its mean's gradient stopped), each [N]. weight f32 [steps] by t, or
+ * NULL: 1. */
 typedef struct sl_losses {
   sl_value *loss, *mse, *vb;
 } sl_losses;
-sl_losses sl_diffusion_losses(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, sl_value *t, sl_value *noise, sl_value *weight);
+sl_losses sl_diffusion_losses(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, sl_value *t, sl_value *noise,
+                              sl_value *weight);
 
 /* --- the same on tensors --- */
 
 typedef enum sl_diffusion_fn {
-  SL_FN_Q_SAMPLE,          /* x0, t, noise -> x_t */
-  SL_FN_Q_MEAN_VARIANCE,   /* x0, t -> mean, variance, log_variance */
-  SL_FN_Q_POSTERIOR,       /* x0, xt, t -> mean, variance, log_variance */
-  SL_FN_P_MEAN_VARIANCE,   /* out, x, t -> mean, variance, log_variance, pred_xstart */
-  SL_FN_P_SAMPLE,          /* out, x, t, noise -> sample, pred_xstart */
-  SL_FN_DDIM_SAMPLE,       /* out, x, t, noise? -> sample, pred_xstart */
-  SL_FN_DDIM_REVERSE,      /* out, x, t -> sample, pred_xstart */
-  SL_FN_VB_BPD,            /* out, x0, xt, t -> vb */
-  SL_FN_LOSSES,            /* out, x0, xt, t, noise, weight? -> loss, mse, vb (vb zeros without learned variance) */
+  SL_FN_Q_SAMPLE,        /* x0, t, noise -> x_t */
+  SL_FN_Q_MEAN_VARIANCE, /* x0, t -> mean, variance, log_variance */
+  SL_FN_Q_POSTERIOR,     /* x0, xt, t -> mean, variance, log_variance */
+  SL_FN_P_MEAN_VARIANCE, /* out, x, t -> mean, variance, log_variance, pred_xstart */
+  SL_FN_P_SAMPLE,        /* out, x, t, noise -> sample, pred_xstart */
+  SL_FN_DDIM_SAMPLE,     /* out, x, t, noise? -> sample, pred_xstart */
+  SL_FN_DDIM_REVERSE,    /* out, x, t -> sample, pred_xstart */
+  SL_FN_VB_BPD,          /* out, x0, xt, t -> vb */
+  SL_FN_LOSSES,          /* out, x0, xt, t, noise, weight? -> loss, mse, vb (vb zeros without learned variance) */
   SL_FN_COUNT
 } sl_diffusion_fn;
 typedef struct sl_diffusion_options {
   bool clip;
   double eta;
 } sl_diffusion_options;
-int sl_diffusion_fn_inputs(sl_diffusion_fn fn);  /* the optional last one counted */
+int sl_diffusion_fn_inputs(sl_diffusion_fn fn); /* the optional last one counted */
 int sl_diffusion_fn_outputs(sl_diffusion_fn fn);
 /* Builds fn on values: in[] as listed (optional ones may be NULL), out[] filled. */
-SL_MUST_USE sl_status sl_diffusion_build(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_graph *g, sl_value *const *in,
-                                         sl_value **out);
+SL_MUST_USE sl_status sl_diffusion_build(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_graph *g,
+                                         sl_value *const *in, sl_value **out);
 /* Runs fn on tensors; t is checked against the steps; outputs are new, owned by the caller. */
-SL_MUST_USE sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_tensor *const *in, sl_tensor **out);
+SL_MUST_USE sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o,
+                                        sl_tensor *const *in, sl_tensor **out);
 
 #endif

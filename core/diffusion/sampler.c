@@ -35,17 +35,19 @@ static sl_status check_images(const char *what, const sl_sampler_options *o, con
   const sl_model_info *f = &o->model->info;
   const sl_shape *s = sl_tensor_shape(t);
   bool rows = s->rank == 4 && (s->dim[0] == o->n || (one_allowed && s->dim[0] == 1));
-  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && rows && s->dim[1] == f->in_channels && s->dim[2] == f->height && s->dim[3] == f->width,
-             SHAPE, "sample: %s is %s %s, expected f32 [%lld,%lld,%lld,%lld]", what, sl_dtype_name(sl_tensor_dtype(t)), sl_shape_text(s),
-             (long long)o->n, (long long)f->in_channels, (long long)f->height, (long long)f->width);
+  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && rows && s->dim[1] == f->in_channels && s->dim[2] == f->height &&
+                 s->dim[3] == f->width,
+             SHAPE, "sample: %s is %s %s, expected f32 [%lld,%lld,%lld,%lld]", what, sl_dtype_name(sl_tensor_dtype(t)),
+             sl_shape_text(s), (long long)o->n, (long long)f->in_channels, (long long)f->height, (long long)f->width);
   return SL_STATUS_OK;
 }
 
 static sl_status check_noise(const sl_sampler_options *o, int64_t steps) {
   const sl_shape *s = sl_tensor_shape(o->noise);
   if (s->rank != 5) return check_images("noise", o, o->noise, false);
-  SL_REQUIRE(s->dim[0] == steps + 1, SHAPE, "sample: noise is %s, expected %lld along its first dimension: x_T, then one per step",
-             sl_shape_text(s), (long long)steps + 1);
+  SL_REQUIRE(s->dim[0] == steps + 1, SHAPE,
+             "sample: noise is %s, expected %lld along its first dimension: x_T, then one per step", sl_shape_text(s),
+             (long long)steps + 1);
   sl_tensor *first = NULL;
   SL_TRY(sl_tensor_select(o->noise, 0, 0, &first));
   sl_status status = check_images("noise[1]", o, first, false);
@@ -62,8 +64,8 @@ static sl_status check_labels(const sl_sampler_options *o) {
   }
   SL_REQUIRE(f->classes, ARG, "sample: labels are given, but the model takes none");
   for (int64_t i = 0; i < o->n; i++)
-    SL_REQUIRE(o->labels[i] >= 0 && o->labels[i] < f->classes + (f->null_class ? 1 : 0), ARG, "sample: label %lld is outside 0 … %lld",
-               (long long)o->labels[i], (long long)f->classes - 1);
+    SL_REQUIRE(o->labels[i] >= 0 && o->labels[i] < f->classes + (f->null_class ? 1 : 0), ARG,
+               "sample: label %lld is outside 0 … %lld", (long long)o->labels[i], (long long)f->classes - 1);
   return SL_STATUS_OK;
 }
 
@@ -72,21 +74,23 @@ static sl_status check_options(const sl_sampler_options *o) {
   const sl_model_info *f = &o->model->info;
   const sl_diffusion *d = o->diffusion;
   SL_REQUIRE(o->n > 0, ARG, "sample: n is %lld, expected at least 1", (long long)o->n);
-  SL_REQUIRE(d->original_steps == f->timesteps, ARG, "sample: the diffusion has %lld steps, the model was made for timesteps = %lld",
+  SL_REQUIRE(d->original_steps == f->timesteps, ARG,
+             "sample: the diffusion has %lld steps, the model was made for timesteps = %lld",
              (long long)d->original_steps, (long long)f->timesteps);
   int64_t want = f->in_channels * (d->variance == SL_VARIANCE_LEARNED ? 2 : 1);
   SL_REQUIRE(f->out_channels == want, ARG,
-             "sample: the model gives %lld channels, the diffusion (variance = \"%s\") expects %lld; learn_sigma and variance must agree",
+             "sample: the model gives %lld channels, the diffusion (variance = \"%s\") expects %lld; learn_sigma and "
+             "variance must agree",
              (long long)f->out_channels, d->variance == SL_VARIANCE_LEARNED ? "learned" : "fixed", (long long)want);
   SL_REQUIRE(o->cfg == 1 || f->null_class, ARG, "sample: cfg is %g, but the model has no null class (%s)", o->cfg,
              f->one_class ? "classes = 1" : "class_dropout = 0");
   SL_REQUIRE(o->cfg == 1 || o->labels, ARG, "sample: cfg is %g, but labels are not given", o->cfg);
   SL_REQUIRE(isfinite(o->cfg), ARG, "sample: cfg is %g, expected a finite number", o->cfg);
-  SL_REQUIRE(o->cfg_channels >= 0 && o->cfg_channels <= f->in_channels, ARG, "sample: cfg_channels is %lld, expected 1 … %lld",
-             (long long)o->cfg_channels, (long long)f->in_channels);
+  SL_REQUIRE(o->cfg_channels >= 0 && o->cfg_channels <= f->in_channels, ARG,
+             "sample: cfg_channels is %lld, expected 1 … %lld", (long long)o->cfg_channels, (long long)f->in_channels);
   SL_REQUIRE(o->eta >= 0 && isfinite(o->eta), ARG, "sample: eta is %g, expected 0 or more", o->eta);
-  SL_REQUIRE(o->start >= 0 && o->start <= d->steps, ARG, "sample: start is %lld, expected 0 … %lld (steps)", (long long)o->start,
-             (long long)d->steps);
+  SL_REQUIRE(o->start >= 0 && o->start <= d->steps, ARG, "sample: start is %lld, expected 0 … %lld (steps)",
+             (long long)o->start, (long long)d->steps);
   SL_REQUIRE((!o->mask && !o->start) || o->init, ARG, "sample: %s is given, so init (the known images) must be too",
              o->mask ? "mask" : "start");
   if (o->init) SL_TRY(check_images("init", o, o->init, true));
@@ -138,7 +142,8 @@ static sl_status noise_init(sl_sampler *s) {
   memcpy(stride, sl_tensor_strides(s->o.init), sizeof stride);
   if (sl_tensor_shape(s->o.init)->dim[0] == 1) stride[0] = 0;
   SL_GOTO(sl_tensor_view_as(s->o.init, &shape, stride, 0, &init));
-  SL_GOTO(sl_diffusion_call(s->o.diffusion, SL_FN_Q_SAMPLE, (sl_diffusion_options){0}, (sl_tensor *[]){init, t, s->x}, &noised));
+  SL_GOTO(sl_diffusion_call(s->o.diffusion, SL_FN_Q_SAMPLE, (sl_diffusion_options){0}, (sl_tensor *[]){init, t, s->x},
+                            &noised));
   SL_GOTO(sl_tensor_copy(s->x, noised));
 done:
   sl_tensor_release(t);
@@ -193,7 +198,8 @@ sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out) {
 void sl_sampler_free(sl_sampler *s) {
   if (!s) return;
   sl_eager_free(s->programs);
-  sl_tensor *all[] = {s->labels, s->x, s->x0, s->noise, s->known_noise, s->scale, s->o.params, s->o.noise, s->o.init, s->o.mask};
+  sl_tensor *all[] = {s->labels, s->x,        s->x0,      s->noise,  s->known_noise,
+                      s->scale,  s->o.params, s->o.noise, s->o.init, s->o.mask};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
   sl_model_release(s->o.model);
   sl_diffusion_release(s->o.diffusion);
@@ -208,11 +214,13 @@ typedef struct step_build {
 } step_build;
 
 /* The known part of an in-painting: init at the noise level of x_{t-1}, and itself after the last step. */
-static sl_value *keep_known(const step_build *b, sl_value *next, sl_value *t, sl_value *init, sl_value *mask, sl_value *noise) {
+static sl_value *keep_known(const step_build *b, sl_value *next, sl_value *t, sl_value *init, sl_value *mask,
+                            sl_value *noise) {
   if (!t) return NULL;
   sl_diffusion *d = b->s->o.diffusion;
   sl_value *known = init;
-  if (!b->last) known = sl_q_sample(d, sl_expand(init, &next->shape), sl_sub(t, sl_scalar(t->node->graph, 1, SL_I64)), noise);
+  if (!b->last)
+    known = sl_q_sample(d, sl_expand(init, &next->shape), sl_sub(t, sl_scalar(t->node->graph, 1, SL_I64)), noise);
   return sl_add(sl_mul(mask, next), sl_mul(sl_add_scalar(sl_neg(mask), 1.0), known));
 }
 

@@ -1,5 +1,5 @@
-/* Sampling: a model and a process stepped from noise to images. One file per sampler's rule (ddpm.c, ddim.c); this is what they share:
- * batches, guidance, draws, in-painting. */
+/* Sampling: a model and a process stepped from noise to images. One file per sampler's rule (ddpm.c, ddim.c); this is
+ * what they share: batches, guidance, draws, in-painting. */
 #ifndef SL_DIFFUSION_SAMPLER_H
 #define SL_DIFFUSION_SAMPLER_H
 
@@ -21,14 +21,14 @@ SL_MUST_USE sl_status sl_sampler_find(const char *name, const sl_sampler_kind **
 
 typedef struct sl_sampler_options {
   sl_model *model;
-  sl_tensor *params;       /* flat weights to sample with (an EMA); NULL: the model's own */
-  sl_diffusion *diffusion; /* respaced as wanted */
+  sl_tensor *params;           /* flat weights to sample with (an EMA); NULL: the model's own */
+  sl_diffusion *diffusion;     /* respaced as wanted */
   const sl_sampler_kind *kind; /* NULL: ddpm */
-  int64_t n, first;        /* images first … first+n-1: image k's draws depend on (seed, k) alone */
-  const int64_t *labels;   /* [n]; NULL: unconditional */
-  double cfg;              /* 1: no guidance */
-  int64_t cfg_channels;    /* 0: all */
-  double cfg_lo, cfg_hi;   /* guided where lo <= original t <= hi; lo > hi: everywhere */
+  int64_t n, first;            /* images first … first+n-1: image k's draws depend on (seed, k) alone */
+  const int64_t *labels;       /* [n]; NULL: unconditional */
+  double cfg;                  /* 1: no guidance */
+  int64_t cfg_channels;        /* 0: all */
+  double cfg_lo, cfg_hi;       /* guided where lo <= original t <= hi; lo > hi: everywhere */
   double eta;
   bool clip;
   uint32_t seed;
@@ -43,12 +43,13 @@ typedef struct sl_sampler_options {
 SL_MUST_USE sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out);
 void sl_sampler_free(sl_sampler *s);
 int64_t sl_sampler_steps(const sl_sampler *s);
-/* Goes one step on; *done is true when there was none left (and nothing was done). CANCELLED leaves the state as before. */
+/* Goes one step on; *done is true when there was none left (and nothing was done). CANCELLED leaves the state as
+ * before. */
 SL_MUST_USE sl_status sl_sampler_step(sl_sampler *s, bool *done);
-int64_t sl_sampler_i(const sl_sampler *s);        /* steps done so far: 1 … steps after a step */
-int64_t sl_sampler_t(const sl_sampler *s);        /* original timestep of the last step; of the first before it */
-sl_tensor *sl_sampler_x(sl_sampler *s);           /* borrowed; may be written between steps */
-sl_tensor *sl_sampler_x0(sl_sampler *s);          /* the last step's pred_xstart, borrowed; NULL before the first */
+int64_t sl_sampler_i(const sl_sampler *s); /* steps done so far: 1 … steps after a step */
+int64_t sl_sampler_t(const sl_sampler *s); /* original timestep of the last step; of the first before it */
+sl_tensor *sl_sampler_x(sl_sampler *s);    /* borrowed; may be written between steps */
+sl_tensor *sl_sampler_x0(sl_sampler *s);   /* the last step's pred_xstart, borrowed; NULL before the first */
 SL_MUST_USE sl_status sl_sampler_set_x(sl_sampler *s, sl_tensor *x); /* f32 of x's shape; copied */
 
 #endif

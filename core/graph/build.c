@@ -147,7 +147,8 @@ static sl_node *leaf_new(sl_graph *g, sl_leaf kind, const char *name, sl_dtype d
   return n;
 }
 
-sl_value *sl_input_strided(sl_graph *g, const char *name, sl_dtype dtype, const sl_shape *shape, const int64_t *stride) {
+sl_value *sl_input_strided(sl_graph *g, const char *name, sl_dtype dtype, const sl_shape *shape,
+                           const int64_t *stride) {
   for (int i = 0; i < g->n_inputs; i++)
     if (!strcmp(g->inputs[i]->node->name, name))
       return sl_graph_fail(g, sl_fail(SL_STATUS_ARG, "input \"%s\" is declared twice", name));
@@ -371,8 +372,8 @@ void sl_graph_output(sl_graph *g, const char *name, sl_value *v) {
 void sl_graph_accumulate(sl_graph *g, sl_value *param, sl_value *v) {
   if (g->status != SL_STATUS_OK) return;
   if (!param || !v || param->node->leaf != SL_LEAF_PARAM || !sl_shape_equal(&param->shape, &v->shape)) {
-    sl_graph_fail(g, sl_fail(SL_STATUS_INTERNAL, "gradient %s does not fit its parameter %s", v ? sl_value_text(v) : "(none)",
-                             param ? sl_value_text(param) : "(none)"));
+    sl_graph_fail(g, sl_fail(SL_STATUS_INTERNAL, "gradient %s does not fit its parameter %s",
+                             v ? sl_value_text(v) : "(none)", param ? sl_value_text(param) : "(none)"));
     return;
   }
   sl_node *n = sl__graph_add(g, sl_op_find("accumulate"), 1, &v, &(sl_attrs){{0}, {0}});

@@ -95,7 +95,8 @@ sl_status sl_graph_dot(sl_graph *g, char **out) {
       if (n->in[k]) put(&t, "  n%d -> n%d;\n", n->in[k]->node->id, i);
   }
   for (int i = 0; i < g->n_outputs; i++)
-    put(&t, "  o%d [label=\"%s\", shape=ellipse];\n  n%d -> o%d;\n", i, g->outputs[i].name, g->outputs[i].value->node->id, i);
+    put(&t, "  o%d [label=\"%s\", shape=ellipse];\n  n%d -> o%d;\n", i, g->outputs[i].name,
+        g->outputs[i].value->node->id, i);
   put(&t, "}\n");
   sl_free(g->ctx, needed);
   if (t.failed) {

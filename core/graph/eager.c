@@ -1,4 +1,5 @@
-/* Eager use of the graph: one-op (and one-function) programs in a bounded cache, by what they do and what they are given. */
+/* Eager use of the graph: one-op (and one-function) programs in a bounded cache, by what they do and what they are
+ * given. */
 #include <stdio.h>
 #include <string.h>
 
@@ -172,8 +173,8 @@ static sl_status build_one(void *user, sl_graph *g, int n_in, sl_value *const *i
   return SL_STATUS_OK;
 }
 
-sl_status sl_eager_apply(sl_eager *e, const sl_op *op, int n_in, sl_tensor *const *in, const sl_attrs *attrs, const sl_step *step,
-                         int n_out, sl_tensor **out) {
+sl_status sl_eager_apply(sl_eager *e, const sl_op *op, int n_in, sl_tensor *const *in, const sl_attrs *attrs,
+                         const sl_step *step, int n_out, sl_tensor **out) {
   key k = {.used = 0};
   sl_attrs a = attrs ? *attrs : sl_op_defaults(op);
   key_add(&k, &op, sizeof op);

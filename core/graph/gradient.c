@@ -14,7 +14,8 @@ typedef struct backward {
 
 static sl_value *value_of(backward *b, sl_value *v, int segment);
 
-/* The recomputed twin of a value of `segment`, made at first use: backward reads twins, so the originals die after forward. */
+/* The recomputed twin of a value of `segment`, made at first use: backward reads twins, so the originals die after
+ * forward. */
 static sl_value *twin_of(backward *b, sl_value *v, int segment) {
   if (v->id >= b->n_values) return v;
   if (b->twin[v->id]) return b->twin[v->id];
@@ -50,8 +51,8 @@ static void mark_dependence(backward *b, int n, sl_value *const *wrt) {
 
 static sl_status add_gradient(backward *b, const sl_node *node, sl_value *to, sl_value *dx, bool folded) {
   if (!dx) return SL_STATUS_OK;
-  SL_REQUIRE(sl_shape_equal(&dx->shape, &to->shape), INTERNAL, "%s: its gradient has shape %s, expected %s", node->op->name,
-             sl_shape_text(&dx->shape), sl_shape_text(&to->shape));
+  SL_REQUIRE(sl_shape_equal(&dx->shape, &to->shape), INTERNAL, "%s: its gradient has shape %s, expected %s",
+             node->op->name, sl_shape_text(&dx->shape), sl_shape_text(&to->shape));
   sl_value **have = &b->grad[to->id];
   if (*have && !folded) dx = sl_apply(b->g, sl_op_find("add"), 2, (sl_value *[]){*have, dx}, NULL);
   *have = dx;
@@ -67,7 +68,8 @@ static sl_status backward_node(backward *b, sl_node *node) {
   if (!any_out || !any_in) return SL_STATUS_OK;
   SL_REQUIRE(node->op->rules->grad, UNSUPPORTED, "%s: has no gradient", node->op->name);
   for (int k = 0; k < node->n_in; k++) {
-    bool seen = false; /* an input given twice gets its parts one after the other: only the first may see what came before */
+    bool seen =
+        false; /* an input given twice gets its parts one after the other: only the first may see what came before */
     for (int j = 0; j < k; j++) seen |= node->in[j] == node->in[k];
     prior[k] = need[k] && !seen ? b->grad[node->in[k]->id] : NULL;
     in[k] = value_of(b, node->in[k], node->segment);
@@ -97,7 +99,8 @@ static sl_value *filled(sl_graph *g, double v, const sl_value *like) {
   return like->shape.rank == 0 || !scalar ? scalar : sl_apply(g, sl_op_find("expand"), 1, &scalar, &a);
 }
 
-static sl_status run_backward(backward *b, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, sl_value **dout) {
+static sl_status run_backward(backward *b, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt,
+                              sl_value **dout) {
   sl_graph *g = b->g;
   mark_dependence(b, n, wrt);
   b->grad[loss->id] = seed ? seed : filled(g, 1.0, loss);
@@ -110,13 +113,14 @@ static sl_status run_backward(backward *b, sl_value *loss, sl_value *seed, int n
   return sl_graph_status(g);
 }
 
-sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, bool recompute, sl_value **dout) {
+sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, bool recompute,
+                  sl_value **dout) {
   memset(dout, 0, (size_t)n * sizeof *dout);
   SL_TRY(sl_graph_status(g));
   SL_REQUIRE(loss, ARG, "grad: the loss is missing");
   SL_REQUIRE(sl_dtype_is_float(loss->dtype), DTYPE, "grad: the loss is %s, expected a float", sl_value_text(loss));
-  SL_REQUIRE(seed || sl_shape_numel(&loss->shape) == 1, SHAPE, "grad: the loss is %s, expected one element (take its mean or sum)",
-             sl_value_text(loss));
+  SL_REQUIRE(seed || sl_shape_numel(&loss->shape) == 1, SHAPE,
+             "grad: the loss is %s, expected one element (take its mean or sum)", sl_value_text(loss));
   SL_REQUIRE(!seed || sl_shape_equal(&seed->shape, &loss->shape), SHAPE, "grad: the seed is %s, expected %s",
              sl_value_text(seed), sl_value_text(loss));
   for (int i = 0; i < n; i++) SL_REQUIRE(wrt[i], ARG, "grad: value %d to differentiate by is missing", i);

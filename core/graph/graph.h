@@ -1,7 +1,7 @@
 /* Graphs: describe → differentiate → plan → run. This header describes and differentiates; program.h plans and runs.
  *
- * Values and nodes belong to the graph. An op given NULL, or inputs that do not fit, records the first error in the graph and
- * returns NULL; whoever builds checks once, with sl_graph_status or when the graph is compiled. */
+ * Values and nodes belong to the graph. An op given NULL, or inputs that do not fit, records the first error in the
+ * graph and returns NULL; whoever builds checks once, with sl_graph_status or when the graph is compiled. */
 #ifndef SL_GRAPH_GRAPH_H
 #define SL_GRAPH_GRAPH_H
 
@@ -24,14 +24,21 @@ typedef enum sl_leaf { SL_LEAF_NONE, SL_LEAF_INPUT, SL_LEAF_PARAM, SL_LEAF_TABLE
 struct sl_node {
   sl_graph *graph;
   const sl_op *op;
-  int id;       /* order of creation, which is an order of execution */
-  int segment;  /* recompute segment, 0: none */
+  int id;      /* order of creation, which is an order of execution */
+  int segment; /* recompute segment, 0: none */
   sl_leaf leaf;
-  int slot;     /* input, parameter or step field number */
+  int slot;             /* input, parameter or step field number */
   int64_t param_offset; /* parameters and `accumulate`: elements into the flat array */
   sl_tensor *table;
   double constant;
-  union { float f32; uint16_t u16; int32_t i32; int64_t i64; uint8_t u8; double f64; } constant_bits;
+  union {
+    float f32;
+    uint16_t u16;
+    int32_t i32;
+    int64_t i64;
+    uint8_t u8;
+    double f64;
+  } constant_bits;
   int n_in, n_out;
   sl_value *in[SL_MAX_INPUTS]; /* NULL: absent optional input */
   sl_value *out;
@@ -51,7 +58,8 @@ sl_value *sl_graph_fail(sl_graph *g, sl_status s);
 
 /* --- leaves --- */
 
-/* Given at every run, by name. Names are unique in a graph. Dense unless strides are given (inputs as the eager caller has them). */
+/* Given at every run, by name. Names are unique in a graph. Dense unless strides are given (inputs as the eager caller
+ * has them). */
 sl_value *sl_input(sl_graph *g, const char *name, sl_dtype dtype, const sl_shape *shape);
 sl_value *sl_input_strided(sl_graph *g, const char *name, sl_dtype dtype, const sl_shape *shape, const int64_t *stride);
 /* A parameter: `offset` elements into the flat f32 array that each run binds; number `index` in its list. */
@@ -92,7 +100,8 @@ void sl_segment_end(sl_graph *g);
 void sl_graph_output(sl_graph *g, const char *name, sl_value *v);
 /* dout[i] = d loss / d wrt[i], as new nodes. seed NULL: loss must be 0-d and the seed is 1; else seed is like loss.
  * recompute: segments' inner values are computed again in backward. Values that loss does not depend on get zeros. */
-SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, bool recompute, sl_value **dout);
+SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, bool recompute,
+                              sl_value **dout);
 /* At each run, adds v into the flat gradient array at the parameter's place. param: a value made by sl_param_value. */
 void sl_graph_accumulate(sl_graph *g, sl_value *param, sl_value *v);
 

@@ -10,22 +10,23 @@ typedef struct sl_node sl_node;
 typedef struct sl_value sl_value;
 typedef struct sl_exec sl_exec;
 
-#define SL_MAX_INPUTS 16  /* of a node; `cat` and `stack` take at most this many */
+#define SL_MAX_INPUTS 16 /* of a node; `cat` and `stack` take at most this many */
 #define SL_MAX_OUTPUTS 8
 #define SL_ATTR_INTS 28
-#define SL_ATTR_LIST 9    /* slots of a list attribute: count, then up to 8 values */
+#define SL_ATTR_LIST 9 /* slots of a list attribute: count, then up to 8 values */
 #define SL_ATTR_FLOATS 4
 
-/* Attribute values, in the order of the row's attribute string: kinds i, d, p, b, e, t take the next slot of i, kinds l and L
- * the next SL_ATTR_LIST slots, kind f the next slot of f. Each family names its slots in an enum. */
+/* Attribute values, in the order of the row's attribute string: kinds i, d, p, b, e, t take the next slot of i, kinds l
+ * and L the next SL_ATTR_LIST slots, kind f the next slot of f. Each family names its slots in an enum. */
 typedef struct sl_attrs {
   int64_t i[SL_ATTR_INTS];
   double f[SL_ATTR_FLOATS];
 } sl_attrs;
 
-/* What a gradient function is given and fills. in[] and out[] are the node's values (or their recomputed twins: never go
- * through node->in). dy[k] is NULL where no gradient arrives. For each i with need[i], set dx[i] (NULL: zero). prior[i] is
- * the gradient of in[i] gathered so far or NULL: an op that can add it for free sets dx[i] to the sum and folded[i]. */
+/* What a gradient function is given and fills. in[] and out[] are the node's values (or their recomputed twins: never
+ * go through node->in). dy[k] is NULL where no gradient arrives. For each i with need[i], set dx[i] (NULL: zero).
+ * prior[i] is the gradient of in[i] gathered so far or NULL: an op that can add it for free sets dx[i] to the sum and
+ * folded[i]. */
 typedef struct sl_grad_args {
   sl_graph *graph;
   const sl_node *node;
@@ -49,25 +50,27 @@ typedef struct sl_op_rules {
   /* Optional: makes what every run of this node shares (oneDNN primitives); freed by release. */
   sl_status (*prepare)(sl_exec *e, const sl_node *n, void **state);
   void (*release)(sl_exec *e, void *state);
-  /* Runs the node. out[k].data is NULL for an output that nobody uses; in[i].data is NULL for an absent optional input. */
+  /* Runs the node. out[k].data is NULL for an output that nobody uses; in[i].data is NULL for an absent optional input.
+   */
   sl_status (*run)(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *workspace);
 } sl_op_rules;
 
 enum {
-  SL_OP_STRIDED = 1,    /* run takes inputs of any strides; else they are made dense */
-  SL_OP_VIEW = 2,       /* no run: the output is the input's storage seen otherwise */
+  SL_OP_STRIDED = 1,     /* run takes inputs of any strides; else they are made dense */
+  SL_OP_VIEW = 2,        /* no run: the output is the input's storage seen otherwise */
   SL_OP_ACCUMULATES = 4, /* run honours out[0].accumulate */
-  SL_OP_INPLACE = 8,    /* out[0] may be in[0]'s memory when both are dense, equal in size, and in[0] dies here */
-  SL_OP_PRIVATE = 16,   /* not offered to Lua (gradients' own ops) */
-  SL_OP_KEEP = 32,      /* never dropped as dead code */
+  SL_OP_INPLACE = 8,     /* out[0] may be in[0]'s memory when both are dense, equal in size, and in[0] dies here */
+  SL_OP_PRIVATE = 16,    /* not offered to Lua (gradients' own ops) */
+  SL_OP_KEEP = 32,       /* never dropped as dead code */
 };
 
 typedef struct sl_op {
   const char *name;
   const char *inputs; /* "x w b?": names; ? optional; "x*": any number, at least 1 */
-  const char *attrs;  /* "dim:d=-1 eps:f=1e-6 act:e(none|gelu|silu)=none shape:l"; kinds i int, d dimension, b bool, f float,
-                         p position (0-based in C, from 1 in Lua, negative from the end), l list of ints, L list of dimensions
-                         (lists: shape:l={1,1}), e one of the names (its position), t dtype; no = : required */
+  const char
+      *attrs; /* "dim:d=-1 eps:f=1e-6 act:e(none|gelu|silu)=none shape:l"; kinds i int, d dimension, b bool, f float,
+                 p position (0-based in C, from 1 in Lua, negative from the end), l list of ints, L list of dimensions
+                 (lists: shape:l={1,1}), e one of the names (its position), t dtype; no = : required */
   int outputs;
   unsigned flags;
   const sl_op_rules *rules;
@@ -79,12 +82,12 @@ const sl_op *sl_op_find(const char *name); /* NULL if there is none */
 
 /* Descriptions of an op's inputs and attributes, parsed from its row. */
 typedef struct sl_op_attr {
-  char name[24], kind;     /* kind as above */
+  char name[24], kind; /* kind as above */
   int slot;
   bool required;
-  double number;           /* default of i, d, p, b, f, e, t */
-  int n_list, list[8];     /* default of l, L */
-  char choices[96];        /* kind e: "none|gelu|silu" */
+  double number;       /* default of i, d, p, b, f, e, t */
+  int n_list, list[8]; /* default of l, L */
+  char choices[96];    /* kind e: "none|gelu|silu" */
 } sl_op_attr;
 typedef struct sl_op_signature {
   int n_inputs, n_required, n_attrs; /* n_required: up to the last input that must be given */

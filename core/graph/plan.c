@@ -1,4 +1,5 @@
-/* Planning: what runs, in which order, and where every value lies. Liveness gives each intermediate an offset in one arena. */
+/* Planning: what runs, in which order, and where every value lies. Liveness gives each intermediate an offset in one
+ * arena. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,9 +27,18 @@ static sl_storage leaf_storage(const sl_node *n) {
   sl_storage s = {.slot = n->slot, .bytes = value_bytes(v)};
   switch (n->leaf) {
     case SL_LEAF_INPUT: s.kind = STORE_INPUT; break;
-    case SL_LEAF_PARAM: s.kind = STORE_PARAM; s.offset = (uint64_t)n->param_offset * sizeof(float); break;
-    case SL_LEAF_TABLE: s.kind = STORE_FIXED; s.fixed = sl_tensor_data(n->table); break;
-    case SL_LEAF_CONST: s.kind = STORE_FIXED; s.fixed = &n->constant_bits; break;
+    case SL_LEAF_PARAM:
+      s.kind = STORE_PARAM;
+      s.offset = (uint64_t)n->param_offset * sizeof(float);
+      break;
+    case SL_LEAF_TABLE:
+      s.kind = STORE_FIXED;
+      s.fixed = sl_tensor_data(n->table);
+      break;
+    case SL_LEAF_CONST:
+      s.kind = STORE_FIXED;
+      s.fixed = &n->constant_bits;
+      break;
     case SL_LEAF_STEP: s.kind = STORE_STEP; break;
     case SL_LEAF_NONE: break;
   }
@@ -43,7 +53,8 @@ typedef struct order {
   int *uses; /* [value id] how many needed nodes read it, outputs included */
 } order;
 
-/* The accumulate nodes that read v directly, run right after its producer so that the gradient's memory dies at once. */
+/* The accumulate nodes that read v directly, run right after its producer so that the gradient's memory dies at once.
+ */
 static void place_accumulations(sl_graph *g, const bool *needed, const sl_node *producer, order *o, bool *placed) {
   for (int i = 0; i < g->n_nodes; i++) {
     const sl_node *n = g->nodes[i];
@@ -83,11 +94,12 @@ static sl_status make_order(sl_graph *g, const bool *needed, order *o) {
   return SL_STATUS_OK;
 }
 
-/* Whether the accumulate node's gradient can be added where it is computed: its producer adds into its output, and nobody
- * else reads it. Sees through reshapes. */
+/* Whether the accumulate node's gradient can be added where it is computed: its producer adds into its output, and
+ * nobody else reads it. Sees through reshapes. */
 static sl_value *fold_target(const sl_node *n, const int *uses) {
   sl_value *v = n->in[0], *b = v->base;
-  if (v->dtype != SL_F32 || !sl_value_is_dense(v) || sl_shape_numel(&v->shape) != sl_shape_numel(&b->shape)) return NULL;
+  if (v->dtype != SL_F32 || !sl_value_is_dense(v) || sl_shape_numel(&v->shape) != sl_shape_numel(&b->shape))
+    return NULL;
   if (!(b->node->op->flags & SL_OP_ACCUMULATES)) return NULL;
   for (sl_value *w = v;; w = w->node->in[0]) {
     if (uses[w->id] != 1) return NULL;
@@ -184,8 +196,10 @@ static void share_in_place(sl_plan *p, int at) {
   int from = s->in_store[0], to = s->out_store[0];
   sl_storage *a = &p->stores[from], *b = &p->stores[to];
   const sl_value *v = s->node->in[0];
-  if (a->kind != STORE_ARENA || b->kind != STORE_ARENA || a->bytes != b->bytes || a->last != at || s->in_bytes[0] != 0) return;
-  if (!sl_value_is_dense(v) || value_bytes(v) != a->bytes || sl_dtype_size(v->dtype) != sl_dtype_size(s->out[0].dtype)) return;
+  if (a->kind != STORE_ARENA || b->kind != STORE_ARENA || a->bytes != b->bytes || a->last != at || s->in_bytes[0] != 0)
+    return;
+  if (!sl_value_is_dense(v) || value_bytes(v) != a->bytes || sl_dtype_size(v->dtype) != sl_dtype_size(s->out[0].dtype))
+    return;
   for (int k = 1; k < s->node->n_in; k++)
     if (s->in_store[k] == from && (!sl_value_is_dense(s->node->in[k]) || s->in_bytes[k] != 0)) return;
   int last = b->last;

@@ -28,8 +28,8 @@ typedef struct sl_program sl_program;
 
 typedef struct sl_compile_options {
   const sl_device *device; /* NULL: CPU */
-  bool checked;            /* redzones between blocks, dead intervals and fresh blocks filled with NaN, verified at every node.
-                              Also on with SLUICE_CHECKED=1 in the environment, and always in sanitizer builds. */
+  bool checked; /* redzones between blocks, dead intervals and fresh blocks filled with NaN, verified at every node.
+                   Also on with SLUICE_CHECKED=1 in the environment, and always in sanitizer builds. */
 } sl_compile_options;
 
 /* Plans g (which must have no error) for a device; the program keeps a reference to g, which may not change any more.
@@ -37,7 +37,7 @@ typedef struct sl_compile_options {
 SL_MUST_USE sl_status sl_graph_compile(sl_graph *g, const sl_compile_options *options, sl_program **out);
 void sl_program_free(sl_program *p);
 sl_graph *sl_program_graph(const sl_program *p);
-int sl_program_input(const sl_program *p, const char *name);  /* position, or -1 */
+int sl_program_input(const sl_program *p, const char *name); /* position, or -1 */
 int sl_program_output(const sl_program *p, const char *name);
 int sl_program_inputs(const sl_program *p);
 int sl_program_outputs(const sl_program *p);
@@ -60,15 +60,15 @@ typedef struct sl_trace {
 } sl_trace;
 
 typedef struct sl_run {
-  sl_tensor *const *inputs; /* by position; dtype, shape and strides as declared */
+  sl_tensor *const *inputs;  /* by position; dtype, shape and strides as declared */
   sl_tensor *const *outputs; /* by position; dense, dtype and shape as declared */
-  sl_tensor *params;        /* flat f32 array, if the graph has parameters */
-  sl_tensor *grads;         /* flat f32 array, if it accumulates gradients; may be longer than the trainable part */
-  const sl_step *step;      /* NULL: zeros */
+  sl_tensor *params;         /* flat f32 array, if the graph has parameters */
+  sl_tensor *grads;          /* flat f32 array, if it accumulates gradients; may be longer than the trainable part */
+  const sl_step *step;       /* NULL: zeros */
   /* Trace mode: called after every node that computes; return false to stop (CANCELLED). */
   bool (*trace)(void *user, const sl_trace *t);
   void *user;
-  bool profile;             /* gather seconds per op, read by sl_program_profile */
+  bool profile; /* gather seconds per op, read by sl_program_profile */
 } sl_run;
 
 /* ARG/SHAPE/DTYPE when a binding does not fit, in words. CANCELLED when the context was told to stop. */
@@ -81,17 +81,17 @@ bool sl_program_profile(const sl_program *p, int i, const char **op, double *sec
 typedef struct sl_eager sl_eager;
 SL_MUST_USE sl_status sl_eager_new(sl_context *ctx, int capacity, sl_eager **out);
 void sl_eager_free(sl_eager *e);
-/* Runs one op on concrete tensors. in[i] may be NULL for absent optional inputs; outputs (n_out of them asked for) are new
- * contiguous tensors owned by the caller. step as in sl_run. */
-SL_MUST_USE sl_status sl_eager_apply(sl_eager *e, const sl_op *op, int n_in, sl_tensor *const *in, const sl_attrs *attrs,
-                                     const sl_step *step, int n_out, sl_tensor **out);
-/* Runs a function of tensors: `build` describes it on inputs made from in[] (names x0, x1, …) and gives its n_out outputs
- * (at most SL_MAX_CALL_OUTPUTS); the program is cached by (key bytes, shapes, dtypes, strides). run (NULL: none) brings params,
- * grads, step, trace and profile. Outputs as above. */
+/* Runs one op on concrete tensors. in[i] may be NULL for absent optional inputs; outputs (n_out of them asked for) are
+ * new contiguous tensors owned by the caller. step as in sl_run. */
+SL_MUST_USE sl_status sl_eager_apply(sl_eager *e, const sl_op *op, int n_in, sl_tensor *const *in,
+                                     const sl_attrs *attrs, const sl_step *step, int n_out, sl_tensor **out);
+/* Runs a function of tensors: `build` describes it on inputs made from in[] (names x0, x1, …) and gives its n_out
+ * outputs (at most SL_MAX_CALL_OUTPUTS); the program is cached by (key bytes, shapes, dtypes, strides). run (NULL:
+ * none) brings params, grads, step, trace and profile. Outputs as above. */
 #define SL_MAX_CALL_OUTPUTS 96
 typedef sl_status (*sl_build_fn)(void *user, sl_graph *g, int n_in, sl_value *const *in, int n_out, sl_value **out);
-SL_MUST_USE sl_status sl_eager_call(sl_eager *e, const void *key, size_t key_size, sl_build_fn build, void *user, int n_in,
-                                    sl_tensor *const *in, const sl_run *run, int n_out, sl_tensor **out);
+SL_MUST_USE sl_status sl_eager_call(sl_eager *e, const void *key, size_t key_size, sl_build_fn build, void *user,
+                                    int n_in, sl_tensor *const *in, const sl_run *run, int n_out, sl_tensor **out);
 /* Runs a compiled program with inputs, allocating its outputs; for callers who keep programs themselves. */
 SL_MUST_USE sl_status sl_program_call(sl_program *p, const sl_run *run, int n_out, sl_tensor **out);
 

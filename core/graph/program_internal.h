@@ -29,7 +29,7 @@ typedef struct sl_plan_step {
   int workspace; /* storage, or -1 */
   double seconds;
   int64_t calls;
-  int in_store[SL_MAX_INPUTS], out_store[SL_MAX_OUTPUTS]; /* -1: absent */
+  int in_store[SL_MAX_INPUTS], out_store[SL_MAX_OUTPUTS];     /* -1: absent */
   int64_t in_bytes[SL_MAX_INPUTS], out_bytes[SL_MAX_OUTPUTS]; /* view's first byte in its storage */
   sl_view in[SL_MAX_INPUTS], out[SL_MAX_OUTPUTS];
 } sl_plan_step;
@@ -39,7 +39,7 @@ typedef struct sl_plan {
   int n_steps, n_stores, cap_stores;
   sl_plan_step *steps;
   sl_storage *stores;
-  int *store_of; /* [value id] of base values: storage number */
+  int *store_of;                             /* [value id] of base values: storage number */
   uint64_t arena_bytes, grad_end, param_end; /* elements that params and grads must at least have */
   bool checked;
 } sl_plan;

@@ -65,7 +65,8 @@ sl_status sl_graph_compile(sl_graph *g, const sl_compile_options *options, sl_pr
   if (!p->base || !p->input_used) goto done;
   p->arena = dev->alloc(dev, ctx, p->plan.arena_bytes);
   if (!p->arena) {
-    status = sl_fail_context(SL_STATUS_OOM, "the program's arena needs %.1f MiB", (double)p->plan.arena_bytes / 1048576.0);
+    status =
+        sl_fail_context(SL_STATUS_OOM, "the program's arena needs %.1f MiB", (double)p->plan.arena_bytes / 1048576.0);
     goto done;
   }
   status = prepare_steps(p);
@@ -122,8 +123,8 @@ int sl_program_output(const sl_program *p, const char *name) {
 static sl_status check_tensor(const char *what, const char *name, const sl_tensor *t, const sl_value *v) {
   SL_REQUIRE(t, ARG, "%s %s is not given", what, name);
   SL_REQUIRE(sl_tensor_dtype(t) == v->dtype && sl_shape_equal(sl_tensor_shape(t), &v->shape), SHAPE,
-             "%s %s is %s %s, expected %s", what, name, sl_dtype_name(sl_tensor_dtype(t)), sl_shape_text(sl_tensor_shape(t)),
-             sl_value_text(v));
+             "%s %s is %s %s, expected %s", what, name, sl_dtype_name(sl_tensor_dtype(t)),
+             sl_shape_text(sl_tensor_shape(t)), sl_value_text(v));
   for (int i = 0; i < v->shape.rank; i++)
     SL_REQUIRE(v->shape.dim[i] == 1 || sl_tensor_strides(t)[i] == v->stride[i], SHAPE,
                "%s %s: its strides are not those that the program was compiled for; make it contiguous", what, name);
@@ -133,9 +134,9 @@ static sl_status check_tensor(const char *what, const char *name, const sl_tenso
 static sl_status check_flat(const char *what, const sl_tensor *t, uint64_t elements) {
   if (!elements) return SL_STATUS_OK;
   SL_REQUIRE(t, ARG, "%s: not given, and the program uses them", what);
-  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && sl_tensor_is_contiguous(t) && (uint64_t)sl_tensor_numel(t) >= elements, SHAPE,
-             "%s: got %s %s, expected a flat f32 array of at least %llu", what, sl_dtype_name(sl_tensor_dtype(t)),
-             sl_shape_text(sl_tensor_shape(t)), (unsigned long long)elements);
+  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && sl_tensor_is_contiguous(t) && (uint64_t)sl_tensor_numel(t) >= elements,
+             SHAPE, "%s: got %s %s, expected a flat f32 array of at least %llu", what,
+             sl_dtype_name(sl_tensor_dtype(t)), sl_shape_text(sl_tensor_shape(t)), (unsigned long long)elements);
   return SL_STATUS_OK;
 }
 
@@ -210,7 +211,8 @@ sl_status sl_program_run(sl_program *p, const sl_run *run) {
 }
 
 sl_status sl_program_call(sl_program *p, const sl_run *given, int n_out, sl_tensor **out) {
-  SL_REQUIRE(n_out == p->plan.g->n_outputs, ARG, "the program has %d outputs, %d were asked for", p->plan.g->n_outputs, n_out);
+  SL_REQUIRE(n_out == p->plan.g->n_outputs, ARG, "the program has %d outputs, %d were asked for", p->plan.g->n_outputs,
+             n_out);
   memset(out, 0, (size_t)n_out * sizeof *out);
   sl_status status = SL_STATUS_OK;
   for (int i = 0; i < n_out; i++) {

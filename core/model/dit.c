@@ -15,14 +15,14 @@ static const struct {
 } sizes[] = {{"S", 384, 12, 6}, {"B", 768, 12, 12}, {"L", 1024, 24, 16}, {"XL", 1152, 28, 16}};
 
 sl_dit_config sl_dit_defaults(void) {
-  return (sl_dit_config){
-      .mlp_ratio = 4, .classes = 1000, .class_dropout = 0.1, .learn_sigma = true, .timesteps = 1000};
+  return (sl_dit_config){.mlp_ratio = 4, .classes = 1000, .class_dropout = 0.1, .learn_sigma = true, .timesteps = 1000};
 }
 
 sl_status sl_dit_preset(const char *name, sl_dit_config *c) {
   char size[8];
   int patch = 0, end = 0;
-  if (sscanf(name, "DiT-%7[A-Z]/%d%n", size, &patch, &end) == 2 && name[end] == 0 && (patch == 2 || patch == 4 || patch == 8))
+  if (sscanf(name, "DiT-%7[A-Z]/%d%n", size, &patch, &end) == 2 && name[end] == 0 &&
+      (patch == 2 || patch == 4 || patch == 8))
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
       if (strcmp(size, sizes[i].name)) continue;
       c->patch = patch;
@@ -31,10 +31,12 @@ sl_status sl_dit_preset(const char *name, sl_dit_config *c) {
       c->heads = sizes[i].heads;
       return SL_STATUS_OK;
     }
-  return sl_fail(SL_STATUS_ARG, "dit: there is no \"%s\"; the names are DiT-S, DiT-B, DiT-L and DiT-XL with /2, /4 or /8", name);
+  return sl_fail(SL_STATUS_ARG,
+                 "dit: there is no \"%s\"; the names are DiT-S, DiT-B, DiT-L and DiT-XL with /2, /4 or /8", name);
 }
 
-/* --- position embedding: meshgrid(w, h), so the column comes first. Source: DiT models.py, get_2d_sincos_pos_embed --- */
+/* --- position embedding: meshgrid(w, h), so the column comes first. Source: DiT models.py, get_2d_sincos_pos_embed ---
+ */
 
 static void put_sincos(double position, int64_t quarter, float *out) {
   for (int64_t k = 0; k < quarter; k++) {
@@ -118,20 +120,23 @@ static const sl_model_kind dit_kind = {"dit", dit_forward, dit_free};
 /* --- construction --- */
 
 static sl_status check_config(const sl_dit_config *c) {
-  SL_REQUIRE(c->channels > 0 && c->height > 0 && c->width > 0, ARG, "dit: input is {%lld,%lld,%lld}, expected {C,H,W}, all positive",
-             (long long)c->channels, (long long)c->height, (long long)c->width);
+  SL_REQUIRE(c->channels > 0 && c->height > 0 && c->width > 0, ARG,
+             "dit: input is {%lld,%lld,%lld}, expected {C,H,W}, all positive", (long long)c->channels,
+             (long long)c->height, (long long)c->width);
   SL_REQUIRE(c->patch > 0 && c->height % c->patch == 0 && c->width % c->patch == 0, ARG,
              "dit: patch is %lld, expected a divisor of the input's height %lld and width %lld", (long long)c->patch,
              (long long)c->height, (long long)c->width);
-  SL_REQUIRE(c->hidden > 0 && c->hidden % 4 == 0, ARG, "dit: hidden is %lld, expected a positive multiple of 4 (the position embedding)",
-             (long long)c->hidden);
+  SL_REQUIRE(c->hidden > 0 && c->hidden % 4 == 0, ARG,
+             "dit: hidden is %lld, expected a positive multiple of 4 (the position embedding)", (long long)c->hidden);
   SL_REQUIRE(c->heads > 0 && c->hidden % c->heads == 0, ARG, "dit: heads is %lld, expected a divisor of hidden %lld",
              (long long)c->heads, (long long)c->hidden);
   SL_REQUIRE(c->depth > 0, ARG, "dit: depth is %lld, expected at least 1", (long long)c->depth);
-  SL_REQUIRE(c->mlp_ratio > 0 && (int64_t)((double)c->hidden * c->mlp_ratio) > 0, ARG, "dit: mlp_ratio is %g, expected more than 0",
-             c->mlp_ratio);
-  SL_REQUIRE(c->classes > 0, ARG, "dit: classes is %lld, expected at least 1 (1: unconditional)", (long long)c->classes);
-  SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "dit: class_dropout is %g, expected 0 … below 1", c->class_dropout);
+  SL_REQUIRE(c->mlp_ratio > 0 && (int64_t)((double)c->hidden * c->mlp_ratio) > 0, ARG,
+             "dit: mlp_ratio is %g, expected more than 0", c->mlp_ratio);
+  SL_REQUIRE(c->classes > 0, ARG, "dit: classes is %lld, expected at least 1 (1: unconditional)",
+             (long long)c->classes);
+  SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "dit: class_dropout is %g, expected 0 … below 1",
+             c->class_dropout);
   SL_REQUIRE(c->timesteps > 0, ARG, "dit: timesteps is %lld, expected at least 1", (long long)c->timesteps);
   return SL_STATUS_OK;
 }

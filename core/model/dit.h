@@ -1,4 +1,5 @@
-/* DiT (Peebles and Xie 2023; facebookresearch/DiT models.py) with task routing (Park et al. 2024; byeongjun-park/DTR). */
+/* DiT (Peebles and Xie 2023; facebookresearch/DiT models.py) with task routing (Park et al. 2024; byeongjun-park/DTR).
+ */
 #ifndef SL_MODEL_DIT_H
 #define SL_MODEL_DIT_H
 

@@ -50,8 +50,8 @@ static sl_status make_masks(sl_model *m, const int64_t *channels) {
   return SL_STATUS_OK;
 }
 
-sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *config, const sl_model_info *info, sl_routing *routing,
-                          const int64_t *channels, uint32_t seed, sl_model **out) {
+sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *config, const sl_model_info *info,
+                          sl_routing *routing, const int64_t *channels, uint32_t seed, sl_model **out) {
   *out = NULL;
   sl_model *m = sl_alloc_zero(ctx, sizeof *m);
   if (!m) {
@@ -132,14 +132,16 @@ sl_value *sl_model_mask(sl_model *m, sl_builder *b, int block, sl_value *t) {
 sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y) {
   const sl_model_info *i = &m->info;
   if (!x || !t || sl_graph_broken(b->g)) return NULL;
-  if (x->shape.rank != 4 || x->shape.dim[1] != i->in_channels || x->shape.dim[2] != i->height || x->shape.dim[3] != i->width)
-    return sl_graph_fail(b->g, sl_fail(SL_STATUS_SHAPE, "%s: x is %s, expected [N,%lld,%lld,%lld]", m->kind->name,
-                                       sl_shape_text(&x->shape), (long long)i->in_channels, (long long)i->height,
-                                       (long long)i->width));
+  if (x->shape.rank != 4 || x->shape.dim[1] != i->in_channels || x->shape.dim[2] != i->height ||
+      x->shape.dim[3] != i->width)
+    return sl_graph_fail(
+        b->g, sl_fail(SL_STATUS_SHAPE, "%s: x is %s, expected [N,%lld,%lld,%lld]", m->kind->name,
+                      sl_shape_text(&x->shape), (long long)i->in_channels, (long long)i->height, (long long)i->width));
   return m->kind->forward(m, b, x, t, y);
 }
 
-sl_value *sl_model_build_cfg(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y, sl_value *scale, int64_t channels) {
+sl_value *sl_model_build_cfg(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y, sl_value *scale,
+                             int64_t channels) {
   if (!x) return NULL;
   int64_t half = x->shape.dim[0] / 2, all = m->info.out_channels;
   sl_value *first = sl_slice(x, 0, 0, half - 1, 1);

@@ -1,5 +1,5 @@
-/* Models: a description (an architecture and its routing) with parameters that come into being at first use, and the programs
- * compiled from it. The state dict's names are the reference projects' own. */
+/* Models: a description (an architecture and its routing) with parameters that come into being at first use, and the
+ * programs compiled from it. The state dict's names are the reference projects' own. */
 #ifndef SL_MODEL_MODEL_H
 #define SL_MODEL_MODEL_H
 
@@ -12,8 +12,8 @@ typedef struct sl_model sl_model;
 /* What an architecture brings. */
 typedef struct sl_model_kind {
   const char *name; /* "dit" */
-  /* Builds one forward pass: x f32 [N,C,H,W], t f32 or i64 [N], y i64 [N] (null class already filled in; NULL for models without
-   * classes). Declares parameters through b. */
+  /* Builds one forward pass: x f32 [N,C,H,W], t f32 or i64 [N], y i64 [N] (null class already filled in; NULL for
+   * models without classes). Declares parameters through b. */
   sl_value *(*forward)(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);
   void (*free)(sl_model *m);
 } sl_model_kind;
@@ -21,9 +21,9 @@ typedef struct sl_model_kind {
 /* What every architecture tells of itself. */
 typedef struct sl_model_info {
   int64_t in_channels, out_channels, height, width;
-  int64_t classes;        /* 0: takes no y */
-  bool null_class;        /* row `classes` is the null class: guidance and y = NULL are possible */
-  bool one_class;         /* classes = 1: y is NULL or zeros */
+  int64_t classes; /* 0: takes no y */
+  bool null_class; /* row `classes` is the null class: guidance and y = NULL are possible */
+  bool one_class;  /* classes = 1: y is NULL or zeros */
   double class_dropout;
   bool learn_sigma;
   int64_t timesteps;
@@ -37,8 +37,8 @@ struct sl_model {
   void *config; /* of the kind */
   sl_model_info info;
   sl_params *params;
-  sl_tensor *weights;  /* flat; NULL until first use */
-  bool ready;          /* initialised, loaded or trained */
+  sl_tensor *weights; /* flat; NULL until first use */
+  bool ready;         /* initialised, loaded or trained */
   bool warned;
   uint32_t seed;
   sl_routing *routing; /* NULL: none */
@@ -48,10 +48,11 @@ struct sl_model {
 
 /* For kinds: makes the common part, declares parameters by building once, evaluates routing for `blocks` blocks of
  * channels[b] channels. Takes over config (freed by kind->free, also on failure). routing is retained. */
-SL_MUST_USE sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *config, const sl_model_info *info,
-                                      sl_routing *routing, const int64_t *channels, uint32_t seed, sl_model **out);
-/* The mask rows u8 [N, C] of routed block `block` for t, or NULL without routing. A fractional t takes the nearest integer's
- * row, half to even. Rows of equal tables are gathered once per graph. */
+SL_MUST_USE sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *config,
+                                      const sl_model_info *info, sl_routing *routing, const int64_t *channels,
+                                      uint32_t seed, sl_model **out);
+/* The mask rows u8 [N, C] of routed block `block` for t, or NULL without routing. A fractional t takes the nearest
+ * integer's row, half to even. Rows of equal tables are gathered once per graph. */
 sl_value *sl_model_mask(sl_model *m, sl_builder *b, int block, sl_value *t);
 
 sl_model *sl_model_retain(sl_model *m);
@@ -61,19 +62,21 @@ SL_MUST_USE sl_status sl_model_weights(sl_model *m, sl_tensor **borrowed);
 SL_MUST_USE sl_status sl_model_init(sl_model *m, uint32_t seed);
 /* One forward pass as nodes, for whoever builds bigger graphs (training, samplers). y as above. */
 sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);
-/* Guidance (2n rows: n conditional labels, then nulls; the first n of x are used twice): scale is a 0-d value; the first
- * `channels` output channels are guided, the others stay. Source: DiT models.py, forward_with_cfg; all channels: the DTR repo. */
-sl_value *sl_model_build_cfg(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y, sl_value *scale, int64_t channels);
+/* Guidance (2n rows: n conditional labels, then nulls; the first n of x are used twice): scale is a 0-d value; the
+ * first `channels` output channels are guided, the others stay. Source: DiT models.py, forward_with_cfg; all channels:
+ * the DTR repo. */
+sl_value *sl_model_build_cfg(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y, sl_value *scale,
+                             int64_t channels);
 
-/* x f32 [N,C,H,W]; t i64, i32 or f32 [N] or [1] or 0-d; y i64/i32 [N] or NULL. Labels and shapes are checked in words. keep: names of
- * values to return too ("c", "blocks.0"), kept[n_keep] owned by the caller. */
-SL_MUST_USE sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, int n_keep, const char *const *keep,
-                                       sl_tensor **out, sl_tensor **kept);
-SL_MUST_USE sl_status sl_model_forward_cfg(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, float scale, int64_t channels,
-                                           sl_tensor **out);
+/* x f32 [N,C,H,W]; t i64, i32 or f32 [N] or [1] or 0-d; y i64/i32 [N] or NULL. Labels and shapes are checked in words.
+ * keep: names of values to return too ("c", "blocks.0"), kept[n_keep] owned by the caller. */
+SL_MUST_USE sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, int n_keep,
+                                       const char *const *keep, sl_tensor **out, sl_tensor **kept);
+SL_MUST_USE sl_status sl_model_forward_cfg(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, float scale,
+                                           int64_t channels, sl_tensor **out);
 /* d sum(output * upstream): by x, and by all trainable parameters as one flat array. */
-SL_MUST_USE sl_status sl_model_gradients(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *upstream, sl_tensor **dx,
-                                         sl_tensor **flat);
+SL_MUST_USE sl_status sl_model_gradients(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *upstream,
+                                         sl_tensor **dx, sl_tensor **flat);
 /* The timestep embedding after its MLP, [N, hidden]. */
 SL_MUST_USE sl_status sl_model_t_embed(sl_model *m, sl_tensor *t, sl_tensor **out);
 SL_MUST_USE sl_status sl_model_macs(sl_model *m, int64_t batch, int64_t *macs); /* of one forward pass */
@@ -83,8 +86,9 @@ SL_MUST_USE sl_status sl_model_trace(sl_model *m, sl_tensor *x, sl_tensor *t, sl
 SL_MUST_USE sl_status sl_model_dot(sl_model *m, int64_t batch, char **out);
 /* Seconds per op of the last `runs` profiled forward passes are gathered by benchmarks through sl_program directly. */
 
-/* t given as [N], [1] or 0-d becomes [n] of i64 or f32; y NULL becomes the null class, others are checked against the classes.
- * Results are owned by the caller. */
-SL_MUST_USE sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y, sl_tensor **t_out, sl_tensor **y_out);
+/* t given as [N], [1] or 0-d becomes [n] of i64 or f32; y NULL becomes the null class, others are checked against the
+ * classes. Results are owned by the caller. */
+SL_MUST_USE sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y, sl_tensor **t_out,
+                                          sl_tensor **y_out);
 
 #endif

@@ -20,8 +20,9 @@ typedef struct call {
 static sl_status make_t(sl_model *m, int64_t n, sl_tensor *t, sl_tensor **out) {
   sl_dtype d = sl_tensor_dtype(t);
   int64_t have = sl_tensor_numel(t);
-  SL_REQUIRE(sl_tensor_shape(t)->rank <= 1 && (have == n || have == 1), SHAPE, "%s: t is %s, expected [%lld], [1] or a number",
-             m->kind->name, sl_shape_text(sl_tensor_shape(t)), (long long)n);
+  SL_REQUIRE(sl_tensor_shape(t)->rank <= 1 && (have == n || have == 1), SHAPE,
+             "%s: t is %s, expected [%lld], [1] or a number", m->kind->name, sl_shape_text(sl_tensor_shape(t)),
+             (long long)n);
   sl_dtype want = sl_dtype_is_float(d) ? SL_F32 : SL_I64;
   SL_TRY(sl_tensor_new(m->ctx, NULL, want, &SL_SHAPE(n), out));
   for (int64_t i = 0; i < n; i++) {
@@ -29,7 +30,8 @@ static sl_status make_t(sl_model *m, int64_t n, sl_tensor *t, sl_tensor **out) {
     if (!(v >= 0 && v <= (double)(m->info.timesteps - 1))) {
       sl_tensor_release(*out);
       *out = NULL;
-      return sl_fail(SL_STATUS_ARG, "%s: t is %g, expected 0 … %lld", m->kind->name, v, (long long)m->info.timesteps - 1);
+      return sl_fail(SL_STATUS_ARG, "%s: t is %g, expected 0 … %lld", m->kind->name, v,
+                     (long long)m->info.timesteps - 1);
     }
     sl_element_set(want, (char *)sl_tensor_data(*out) + (size_t)i * sl_dtype_size(want), v);
   }
@@ -45,9 +47,10 @@ static sl_status check_y(const sl_model *m, int64_t n, sl_tensor *y) {
     return SL_STATUS_OK;
   }
   sl_dtype d = sl_tensor_dtype(y);
-  SL_REQUIRE(d == SL_I64 || d == SL_I32 || d == SL_U8, DTYPE, "%s: y is %s, expected integers", m->kind->name, sl_dtype_name(d));
-  SL_REQUIRE(sl_tensor_shape(y)->rank == 1 && sl_tensor_numel(y) == n, SHAPE, "%s: y is %s, expected [%lld]", m->kind->name,
-             sl_shape_text(sl_tensor_shape(y)), (long long)n);
+  SL_REQUIRE(d == SL_I64 || d == SL_I32 || d == SL_U8, DTYPE, "%s: y is %s, expected integers", m->kind->name,
+             sl_dtype_name(d));
+  SL_REQUIRE(sl_tensor_shape(y)->rank == 1 && sl_tensor_numel(y) == n, SHAPE, "%s: y is %s, expected [%lld]",
+             m->kind->name, sl_shape_text(sl_tensor_shape(y)), (long long)n);
   int64_t top = f->classes - 1 + (f->null_class ? 1 : 0);
   for (int64_t i = 0; i < n; i++) {
     double v = sl_tensor_at(y, i);
@@ -56,7 +59,8 @@ static sl_status check_y(const sl_model *m, int64_t n, sl_tensor *y) {
   return SL_STATUS_OK;
 }
 
-sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y, sl_tensor **t_out, sl_tensor **y_out) {
+sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y, sl_tensor **t_out,
+                              sl_tensor **y_out) {
   *t_out = *y_out = NULL;
   if (!m->info.classes) SL_REQUIRE(!y, ARG, "%s: the model takes no labels, y must be nil", m->kind->name);
   if (m->info.classes) SL_TRY(check_y(m, n, y));
@@ -78,8 +82,10 @@ sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y
 static sl_status keep_values(const call *c, sl_graph *g, sl_value **out) {
   for (int i = 0; i < c->n_keep; i++) {
     out[1 + i] = sl_graph_find(g, c->keep[i]);
-    SL_REQUIRE(out[1 + i], ARG, "%s: keep names \"%s\", which the model does not have; there are c, tokens, blocks.0 and every layer's name",
-               c->m->kind->name, c->keep[i]);
+    SL_REQUIRE(
+        out[1 + i], ARG,
+        "%s: keep names \"%s\", which the model does not have; there are c, tokens, blocks.0 and every layer's name",
+        c->m->kind->name, c->keep[i]);
   }
   return SL_STATUS_OK;
 }
@@ -126,17 +132,22 @@ static sl_status build_call(void *user, sl_graph *g, int n_in, sl_value *const *
   return s;
 }
 
-static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *last, const sl_run *extra, sl_tensor **out) {
+static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *last, const sl_run *extra,
+                          sl_tensor **out) {
   sl_model *m = c->m;
   const sl_model_info *f = &m->info;
   const sl_shape *s = sl_tensor_shape(x);
-  SL_REQUIRE(sl_tensor_dtype(x) == SL_F32, DTYPE, "%s: x is %s, expected f32", m->kind->name, sl_dtype_name(sl_tensor_dtype(x)));
-  SL_REQUIRE(s->rank == 4 && s->dim[0] > 0 && s->dim[1] == f->in_channels && s->dim[2] == f->height && s->dim[3] == f->width, SHAPE,
-             "%s: x is %s, expected [N,%lld,%lld,%lld]", m->kind->name, sl_shape_text(s), (long long)f->in_channels,
-             (long long)f->height, (long long)f->width);
+  SL_REQUIRE(sl_tensor_dtype(x) == SL_F32, DTYPE, "%s: x is %s, expected f32", m->kind->name,
+             sl_dtype_name(sl_tensor_dtype(x)));
+  SL_REQUIRE(
+      s->rank == 4 && s->dim[0] > 0 && s->dim[1] == f->in_channels && s->dim[2] == f->height && s->dim[3] == f->width,
+      SHAPE, "%s: x is %s, expected [N,%lld,%lld,%lld]", m->kind->name, sl_shape_text(s), (long long)f->in_channels,
+      (long long)f->height, (long long)f->width);
   if (!m->ready && !m->warned) {
     m->warned = true;
-    sl_context_log(m->ctx, "%s: running with fresh weights: the model was not loaded, trained or initialised (:init(seed))", m->kind->name);
+    sl_context_log(m->ctx,
+                   "%s: running with fresh weights: the model was not loaded, trained or initialised (:init(seed))",
+                   m->kind->name);
   }
   sl_run run = extra ? *extra : (sl_run){0};
   SL_TRY(sl_model_weights(m, &run.params));
@@ -146,19 +157,22 @@ static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *
   if (last) in[n++] = last;
   char key[1024];
   int used = snprintf(key, sizeof key, "%d %lld", (int)c->kind, (long long)c->channels);
-  for (int i = 0; i < c->n_keep && used < (int)sizeof key; i++) used += snprintf(key + used, sizeof key - (size_t)used, ",%s", c->keep[i]);
+  for (int i = 0; i < c->n_keep && used < (int)sizeof key; i++)
+    used += snprintf(key + used, sizeof key - (size_t)used, ",%s", c->keep[i]);
   sl_status status = used >= (int)sizeof key
                          ? sl_fail(SL_STATUS_ARG, "%s: the names to keep are too many for one call", m->kind->name)
-                         : sl_eager_call(m->programs, key, (size_t)used, build_call, (void *)(uintptr_t)c, n, in, &run, 1 + c->n_keep, out);
+                         : sl_eager_call(m->programs, key, (size_t)used, build_call, (void *)(uintptr_t)c, n, in, &run,
+                                         1 + c->n_keep, out);
   sl_tensor_release(in[1]);
   if (f->classes) sl_tensor_release(in[2]);
   return status;
 }
 
-sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, int n_keep, const char *const *keep, sl_tensor **out,
-                           sl_tensor **kept) {
+sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, int n_keep, const char *const *keep,
+                           sl_tensor **out, sl_tensor **kept) {
   *out = NULL;
-  SL_REQUIRE(n_keep < SL_MAX_CALL_OUTPUTS, ARG, "%s: keep names %d values, at most %d", m->kind->name, n_keep, SL_MAX_CALL_OUTPUTS - 1);
+  SL_REQUIRE(n_keep < SL_MAX_CALL_OUTPUTS, ARG, "%s: keep names %d values, at most %d", m->kind->name, n_keep,
+             SL_MAX_CALL_OUTPUTS - 1);
   call c = {.m = m, .kind = CALL_FORWARD, .n_keep = n_keep, .keep = keep};
   sl_tensor *all[SL_MAX_CALL_OUTPUTS];
   SL_TRY(run_call(&c, x, t, y, NULL, NULL, all));
@@ -167,15 +181,16 @@ sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y
   return SL_STATUS_OK;
 }
 
-sl_status sl_model_forward_cfg(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, float scale, int64_t channels, sl_tensor **out) {
+sl_status sl_model_forward_cfg(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, float scale, int64_t channels,
+                               sl_tensor **out) {
   *out = NULL;
   SL_REQUIRE(m->info.null_class, ARG, "%s: guidance needs a null class, and with %s there is none", m->kind->name,
              m->info.one_class ? "classes = 1" : "class_dropout = 0");
   const sl_shape *s = sl_tensor_shape(x);
-  SL_REQUIRE(s->rank == 4 && s->dim[0] > 0 && s->dim[0] % 2 == 0, SHAPE, "%s: x is %s, expected [2n,C,H,W] for guidance",
-             m->kind->name, sl_shape_text(s));
-  SL_REQUIRE(channels >= 1 && channels <= m->info.in_channels, ARG, "%s: channels is %lld, expected 1 … %lld", m->kind->name,
-             (long long)channels, (long long)m->info.in_channels);
+  SL_REQUIRE(s->rank == 4 && s->dim[0] > 0 && s->dim[0] % 2 == 0, SHAPE,
+             "%s: x is %s, expected [2n,C,H,W] for guidance", m->kind->name, sl_shape_text(s));
+  SL_REQUIRE(channels >= 1 && channels <= m->info.in_channels, ARG, "%s: channels is %lld, expected 1 … %lld",
+             m->kind->name, (long long)channels, (long long)m->info.in_channels);
   call c = {.m = m, .kind = CALL_CFG, .channels = channels};
   sl_tensor *scale_tensor = NULL;
   SL_TRY(sl_tensor_from(m->ctx, SL_F32, 0, NULL, &scale, &scale_tensor));
@@ -184,7 +199,8 @@ sl_status sl_model_forward_cfg(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tenso
   return status;
 }
 
-sl_status sl_model_gradients(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *upstream, sl_tensor **dx, sl_tensor **flat) {
+sl_status sl_model_gradients(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *upstream, sl_tensor **dx,
+                             sl_tensor **flat) {
   *dx = *flat = NULL;
   call c = {.m = m, .kind = CALL_GRADIENTS};
   sl_run run = {0};
@@ -215,7 +231,8 @@ done:
   return status;
 }
 
-sl_status sl_model_trace(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, bool (*trace)(void *user, const sl_trace *t), void *user) {
+sl_status sl_model_trace(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y,
+                         bool (*trace)(void *user, const sl_trace *t), void *user) {
   call c = {.m = m, .kind = CALL_FORWARD};
   sl_run run = {.trace = trace, .user = user};
   sl_tensor *out = NULL;

@@ -12,7 +12,8 @@ sl_value *sl_nn_embedding(sl_builder *b, const char *name, sl_value *index, int6
 /* Two linears around a SiLU on the sinusoidal embedding of t [N]: "<name>.mlp.0", "<name>.mlp.2" -> [N, width].
  * Source: DiT models.py, TimestepEmbedder (frequencies 256). The sinusoids are named "t_freq". */
 sl_value *sl_nn_timestep(sl_builder *b, const char *name, sl_value *t, int64_t frequencies, int64_t width);
-/* Cuts x [N,C,H,W] in patches p x p and projects each: "<name>.proj" as a convolution's weight [D,C,p,p] -> [N, H/p*W/p, D]. */
+/* Cuts x [N,C,H,W] in patches p x p and projects each: "<name>.proj" as a convolution's weight [D,C,p,p] -> [N,
+ * H/p*W/p, D]. */
 sl_value *sl_nn_patch_embed(sl_builder *b, const char *name, sl_value *x, int64_t patch, int64_t width);
 /* Multi-head self-attention on x [N,T,D]: "<name>.qkv", "<name>.proj". Source: timm's Attention, as DiT uses it. */
 sl_value *sl_nn_self_attention(sl_builder *b, const char *name, sl_value *x, int heads);

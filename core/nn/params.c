@@ -48,8 +48,8 @@ static sl_status grow(sl_params *p) {
 sl_status sl_params_declare(sl_params *p, const char *name, const sl_shape *shape, sl_init init, int *index) {
   *index = sl_params_find(p, name);
   if (*index >= 0) {
-    SL_REQUIRE(sl_shape_equal(&p->list[*index].shape, shape), ARG, "parameter %s is declared as %s and again as %s", name,
-               sl_shape_text(&p->list[*index].shape), sl_shape_text(shape));
+    SL_REQUIRE(sl_shape_equal(&p->list[*index].shape, shape), ARG, "parameter %s is declared as %s and again as %s",
+               name, sl_shape_text(&p->list[*index].shape), sl_shape_text(shape));
     return SL_STATUS_OK;
   }
   SL_REQUIRE(!p->committed, INTERNAL, "parameter %s is declared after the layout was fixed", name);

@@ -1,6 +1,6 @@
-/* Parameters: a list of names and shapes over flat f32 arrays. Weights, gradients, moments and averages are arrays of the same
- * layout: trainable parameters in reverse order of declaration (about the order in which backward finishes them), then frozen
- * ones; each starts on 64 bytes. */
+/* Parameters: a list of names and shapes over flat f32 arrays. Weights, gradients, moments and averages are arrays of
+ * the same layout: trainable parameters in reverse order of declaration (about the order in which backward finishes
+ * them), then frozen ones; each starts on 64 bytes. */
 #ifndef SL_NN_PARAMS_H
 #define SL_NN_PARAMS_H
 
@@ -34,8 +34,10 @@ typedef struct sl_params sl_params;
 
 SL_MUST_USE sl_status sl_params_new(sl_context *ctx, sl_params **out);
 void sl_params_free(sl_params *p);
-/* Declares one; its number. ARG when the name is taken with another shape; -1 on errors. Declaring again is a look-up. */
-SL_MUST_USE sl_status sl_params_declare(sl_params *p, const char *name, const sl_shape *shape, sl_init init, int *index);
+/* Declares one; its number. ARG when the name is taken with another shape; -1 on errors. Declaring again is a look-up.
+ */
+SL_MUST_USE sl_status sl_params_declare(sl_params *p, const char *name, const sl_shape *shape, sl_init init,
+                                        int *index);
 void sl_params_commit(sl_params *p); /* lays out; no declaring after */
 int sl_params_count(const sl_params *p);
 const sl_param *sl_params_get(const sl_params *p, int i);
@@ -53,13 +55,14 @@ void sl_params_init(const sl_params *p, uint32_t seed, sl_tensor *flat);
 
 /* --- building with parameters --- */
 
-/* What layer functions build with. A first pass over a scratch graph declares (declaring = true), later ones look up. */
+/* What layer functions build with. A first pass over a scratch graph declares (declaring = true), later ones look up.
+ */
 typedef struct sl_builder {
   sl_graph *g;
   sl_params *params;
   bool declaring, training;
-  bool recompute;      /* mark blocks as segments */
-  sl_value **values;   /* [parameter] its leaf in g, NULL until used */
+  bool recompute;    /* mark blocks as segments */
+  sl_value **values; /* [parameter] its leaf in g, NULL until used */
   int n_values;
 } sl_builder;
 

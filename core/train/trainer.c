@@ -17,28 +17,37 @@ struct sl_trainer {
   sl_train_options o; /* objects retained */
   sl_program *program;
   sl_tensor *params, *grads, *exp_avg, *exp_avg_sq, *ema[SL_MAX_EMA], *kept_grads;
-  sl_tensor *batch_in[N_IN], *micro_in[N_IN];   /* whole batch; views of one micro-batch */
+  sl_tensor *batch_in[N_IN], *micro_in[N_IN]; /* whole batch; views of one micro-batch */
   sl_tensor *batch_out[N_OUT];
   double *cumulative; /* of t_density */
   int64_t steps_done;
+  bool profiling;
 };
 
 sl_train_options sl_train_defaults(void) {
-  return (sl_train_options){.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .n_ema = 1, .ema_decay = {0.9999f},
-                            .ema_warmup = true, .batch = 1};
+  return (sl_train_options){.lr = 1e-4f,
+                            .beta1 = 0.9f,
+                            .beta2 = 0.999f,
+                            .eps = 1e-8f,
+                            .n_ema = 1,
+                            .ema_decay = {0.9999f},
+                            .ema_warmup = true,
+                            .batch = 1};
 }
 
 /* --- checks --- */
 
 static sl_status check_table(const char *what, const sl_tensor *t, int64_t n, bool density) {
   if (!t) return SL_STATUS_OK;
-  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && sl_tensor_shape(t)->rank == 1 && sl_tensor_numel(t) == n && sl_tensor_is_contiguous(t),
+  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && sl_tensor_shape(t)->rank == 1 && sl_tensor_numel(t) == n &&
+                 sl_tensor_is_contiguous(t),
              SHAPE, "train: %s is %s %s, expected f32 [%lld]", what, sl_dtype_name(sl_tensor_dtype(t)),
              sl_shape_text(sl_tensor_shape(t)), (long long)n);
   double sum = 0;
   for (int64_t i = 0; i < n; i++) {
     double v = sl_tensor_at(t, i);
-    SL_REQUIRE(isfinite(v) && v >= 0, NUMERIC, "train: %s at t = %lld is %g, expected a finite number not below 0", what, (long long)i, v);
+    SL_REQUIRE(isfinite(v) && v >= 0, NUMERIC, "train: %s at t = %lld is %g, expected a finite number not below 0",
+               what, (long long)i, v);
     sum += v;
   }
   SL_REQUIRE(!density || sum > 0, ARG, "train: %s is 0 everywhere", what);
@@ -47,14 +56,15 @@ static sl_status check_table(const char *what, const sl_tensor *t, int64_t n, bo
 
 static sl_status check_rates(const sl_train_options *o) {
   SL_REQUIRE(o->lr >= 0 && isfinite(o->lr), ARG, "optimizer: lr is %g, expected 0 or more", (double)o->lr);
-  SL_REQUIRE(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1, ARG, "optimizer: betas are {%g, %g}, expected 0 … below 1",
-             (double)o->beta1, (double)o->beta2);
+  SL_REQUIRE(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1, ARG,
+             "optimizer: betas are {%g, %g}, expected 0 … below 1", (double)o->beta1, (double)o->beta2);
   SL_REQUIRE(o->eps > 0, ARG, "optimizer: eps is %g, expected more than 0", (double)o->eps);
   SL_REQUIRE(o->weight_decay >= 0, ARG, "optimizer: weight_decay is %g, expected 0 or more", (double)o->weight_decay);
   SL_REQUIRE(o->clip >= 0, ARG, "optimizer: clip is %g, expected 0 (none) or more", (double)o->clip);
   SL_REQUIRE(o->n_ema >= 0 && o->n_ema <= SL_MAX_EMA, ARG, "ema: %d decays, at most %d", o->n_ema, SL_MAX_EMA);
   for (int i = 0; i < o->n_ema; i++)
-    SL_REQUIRE(o->ema_decay[i] >= 0 && o->ema_decay[i] <= 1, ARG, "ema: decay is %g, expected 0 … 1", (double)o->ema_decay[i]);
+    SL_REQUIRE(o->ema_decay[i] >= 0 && o->ema_decay[i] <= 1, ARG, "ema: decay is %g, expected 0 … 1",
+               (double)o->ema_decay[i]);
   return SL_STATUS_OK;
 }
 
@@ -63,27 +73,31 @@ static sl_status check_data(const sl_train_options *o) {
   const sl_model_info *f = &o->model->info;
   const sl_shape s = sl_dataset_image_shape(o->data);
   SL_REQUIRE(s.dim[0] == f->in_channels && s.dim[1] == f->height && s.dim[2] == f->width, SHAPE,
-             "train: the data's images are %s, the model takes [%lld,%lld,%lld]", sl_shape_text(&s), (long long)f->in_channels,
-             (long long)f->height, (long long)f->width);
+             "train: the data's images are %s, the model takes [%lld,%lld,%lld]", sl_shape_text(&s),
+             (long long)f->in_channels, (long long)f->height, (long long)f->width);
   SL_REQUIRE(sl_dataset_count(o->data) > 0, ARG, "train: the data set is empty");
-  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(o->data) <= f->classes, ARG, "train: the data has labels up to %lld, the model has %lld classes",
+  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(o->data) <= f->classes, ARG,
+             "train: the data has labels up to %lld, the model has %lld classes",
              (long long)sl_dataset_classes(o->data) - 1, (long long)f->classes);
-  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(o->data) > 0, ARG, "train: the model has %lld classes, but the data has no labels",
-             (long long)f->classes);
+  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(o->data) > 0, ARG,
+             "train: the model has %lld classes, but the data has no labels", (long long)f->classes);
   return SL_STATUS_OK;
 }
 
 static sl_status check_options(const sl_train_options *o) {
   SL_REQUIRE(o->model && o->diffusion, ARG, "train: model and diffusion must be given");
   const sl_model_info *f = &o->model->info;
-  SL_REQUIRE(o->diffusion->original_steps == f->timesteps, ARG, "train: the diffusion has %lld steps, the model was made for timesteps = %lld",
+  SL_REQUIRE(o->diffusion->original_steps == f->timesteps, ARG,
+             "train: the diffusion has %lld steps, the model was made for timesteps = %lld",
              (long long)o->diffusion->original_steps, (long long)f->timesteps);
   bool learned = o->diffusion->variance == SL_VARIANCE_LEARNED;
-  SL_REQUIRE(learned == f->learn_sigma, ARG, "train: the model has learn_sigma = %s, the diffusion variance = \"%s\": they must agree",
+  SL_REQUIRE(learned == f->learn_sigma, ARG,
+             "train: the model has learn_sigma = %s, the diffusion variance = \"%s\": they must agree",
              f->learn_sigma ? "true" : "false", learned ? "learned" : "fixed");
   SL_REQUIRE(o->batch > 0, ARG, "train: batch is %lld, expected at least 1", (long long)o->batch);
   SL_REQUIRE(o->micro_batch >= 0 && (o->micro_batch == 0 || o->batch % o->micro_batch == 0), ARG,
-             "train: micro_batch is %lld, expected a divisor of batch %lld", (long long)o->micro_batch, (long long)o->batch);
+             "train: micro_batch is %lld, expected a divisor of batch %lld", (long long)o->micro_batch,
+             (long long)o->batch);
   SL_TRY(check_rates(o));
   SL_TRY(check_table("the loss weight", o->weight, o->diffusion->steps, false));
   SL_TRY(check_table("the density of t", o->t_density, o->diffusion->steps, true));
@@ -109,7 +123,8 @@ static sl_status add_gradients(sl_builder *b, sl_value *loss, bool recompute) {
   return s == SL_STATUS_OK ? sl_graph_status(g) : s;
 }
 
-static sl_losses describe_loss(const sl_train_options *o, sl_builder *b, sl_value *x0, sl_value *t, sl_value *y, sl_value *noise) {
+static sl_losses describe_loss(const sl_train_options *o, sl_builder *b, sl_value *x0, sl_value *t, sl_value *y,
+                               sl_value *noise) {
   sl_diffusion *d = o->diffusion;
   sl_value *xt = sl_name(sl_q_sample(d, x0, t, noise), "xt");
   sl_value *out = sl_model_build(o->model, b, xt, sl_diffusion_model_t(d, t), y);
@@ -120,8 +135,9 @@ static sl_losses describe_loss(const sl_train_options *o, sl_builder *b, sl_valu
   sl_loss_inputs in = {b, d, out, x0, xt, t, noise, weight};
   l.loss = o->loss(o->loss_user, b->g, &in);
   if (l.loss && (l.loss->shape.rank != 1 || l.loss->shape.dim[0] != t->shape.dim[0] || l.loss->dtype != SL_F32))
-    l.loss = sl_graph_fail(b->g, sl_fail(SL_STATUS_SHAPE, "loss: the function returned %s, expected one loss per sample, f32 [%lld]",
-                                         sl_value_text(l.loss), (long long)t->shape.dim[0]));
+    l.loss = sl_graph_fail(
+        b->g, sl_fail(SL_STATUS_SHAPE, "loss: the function returned %s, expected one loss per sample, f32 [%lld]",
+                      sl_value_text(l.loss), (long long)t->shape.dim[0]));
   return l;
 }
 
@@ -227,7 +243,8 @@ done:
 void sl_trainer_free(sl_trainer *tr) {
   if (!tr) return;
   sl_program_free(tr->program);
-  sl_tensor *all[] = {tr->params, tr->grads, tr->exp_avg, tr->exp_avg_sq, tr->kept_grads, tr->o.weight, tr->o.t_density, tr->o.schedule};
+  sl_tensor *all[] = {tr->params,     tr->grads,    tr->exp_avg,     tr->exp_avg_sq,
+                      tr->kept_grads, tr->o.weight, tr->o.t_density, tr->o.schedule};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
   for (int i = 0; i < SL_MAX_EMA; i++) sl_tensor_release(tr->ema[i]);
   for (int i = 0; i < N_IN; i++) {
@@ -270,7 +287,8 @@ static void drop_labels(const sl_trainer *tr, int64_t *y) {
   if (!f->null_class) return;
   for (int64_t k = 0; k < tr->o.batch; k++) {
     float u;
-    sl_random_uniform((sl_rng_key){tr->o.seed, SL_STREAM_LABEL_DROPOUT}, (uint32_t)k, (uint32_t)tr->steps_done, 0, 1, &u);
+    sl_random_uniform((sl_rng_key){tr->o.seed, SL_STREAM_LABEL_DROPOUT}, (uint32_t)k, (uint32_t)tr->steps_done, 0, 1,
+                      &u);
     if (u < f->class_dropout) y[k] = f->classes;
   }
 }
@@ -284,7 +302,8 @@ static sl_status draw_batch(sl_trainer *tr) {
   int64_t per = sl_tensor_numel(tr->batch_in[IN_NOISE]) / n;
   for (int64_t k = 0; k < n; k++) {
     t[k] = draw_t(tr, k);
-    sl_random_normal((sl_rng_key){tr->o.seed, SL_STREAM_NOISE}, (uint32_t)k, (uint32_t)tr->steps_done, 0, per, noise + k * per);
+    sl_random_normal((sl_rng_key){tr->o.seed, SL_STREAM_NOISE}, (uint32_t)k, (uint32_t)tr->steps_done, 0, per,
+                     noise + k * per);
   }
   return SL_STATUS_OK;
 }
@@ -298,7 +317,14 @@ static sl_status run_micro(sl_trainer *tr, int64_t first, bool (*trace)(void *, 
   for (int k = 0; k < N_IN; k++) SL_GOTO(sl_tensor_narrow(tr->batch_in[k], 0, first, m, &in[k]));
   for (int k = 0; k < N_OUT; k++) SL_GOTO(sl_tensor_narrow(tr->batch_out[k], 0, first, m, &out[k]));
   sl_step step = {.seed = tr->o.seed, .step = (uint32_t)tr->steps_done, .first_sample = (uint32_t)first};
-  sl_run run = {.inputs = in, .outputs = out, .params = tr->params, .grads = tr->grads, .step = &step, .trace = trace, .user = user};
+  sl_run run = {.inputs = in,
+                .outputs = out,
+                .params = tr->params,
+                .grads = tr->grads,
+                .step = &step,
+                .trace = trace,
+                .user = user,
+                .profile = tr->profiling};
   SL_GOTO(sl_program_run(tr->program, &run));
 done:
   for (int k = 0; k < N_IN; k++) sl_tensor_release(in[k]);
@@ -328,7 +354,8 @@ static sl_status name_nonfinite(sl_trainer *tr, double loss, double norm) {
     if (run_micro(tr, first, find_nonfinite, &c) == SL_STATUS_CANCELLED) break;
   zero_gradients(tr);
   return sl_fail(SL_STATUS_NUMERIC,
-                 "train: step %lld is not finite (loss %g, gradient norm %g); the first such value is %s. The weights are as they were",
+                 "train: step %lld is not finite (loss %g, gradient norm %g); the first such value is %s. The weights "
+                 "are as they were",
                  (long long)tr->steps_done + 1, loss, norm, c.name);
 }
 
@@ -349,9 +376,16 @@ static double learning_rate(const sl_trainer *tr) {
 static sl_status update(sl_trainer *tr, double norm, double lr) {
   const sl_train_options *o = &tr->o;
   double k = (double)tr->steps_done + 1, n = k;
-  sl_adamw a = {.lr = (float)lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .weight_decay = o->weight_decay,
-                .correction1 = (float)(1 - pow((double)o->beta1, k)), .correction2 = (float)(1 - pow((double)o->beta2, k)), .grad_scale = 1};
-  if (o->clip > 0 && norm > (double)o->clip) a.grad_scale = (float)((double)o->clip / (norm + 1e-6)); /* as torch's clip_grad_norm_ */
+  sl_adamw a = {.lr = (float)lr,
+                .beta1 = o->beta1,
+                .beta2 = o->beta2,
+                .eps = o->eps,
+                .weight_decay = o->weight_decay,
+                .correction1 = (float)(1 - pow((double)o->beta1, k)),
+                .correction2 = (float)(1 - pow((double)o->beta2, k)),
+                .grad_scale = 1};
+  if (o->clip > 0 && norm > (double)o->clip)
+    a.grad_scale = (float)((double)o->clip / (norm + 1e-6)); /* as torch's clip_grad_norm_ */
   float *ema[SL_MAX_EMA];
   for (int i = 0; i < o->n_ema; i++) {
     double warm = (1 + n) / (10 + n);
@@ -360,7 +394,8 @@ static sl_status update(sl_trainer *tr, double norm, double lr) {
   }
   sl_exec e = {tr->ctx, &sl_device_cpu, sl_kernels_of(&sl_device_cpu), NULL, NULL};
   SL_TRY(e.kernels->adamw_ema(&e, &a, sl_params_trainable_elements(o->model->params), sl_tensor_data(tr->params),
-                              sl_tensor_data(tr->grads), sl_tensor_data(tr->exp_avg), sl_tensor_data(tr->exp_avg_sq), o->n_ema, ema));
+                              sl_tensor_data(tr->grads), sl_tensor_data(tr->exp_avg), sl_tensor_data(tr->exp_avg_sq),
+                              o->n_ema, ema));
   sl_tensor_bump(tr->params);
   for (int i = 0; i < o->n_ema; i++) sl_tensor_bump(tr->ema[i]);
   return SL_STATUS_OK;
@@ -369,9 +404,14 @@ static sl_status update(sl_trainer *tr, double norm, double lr) {
 static sl_status finish_step(sl_trainer *tr, sl_step_result *r) {
   sl_exec e = {tr->ctx, &sl_device_cpu, sl_kernels_of(&sl_device_cpu), NULL, NULL};
   double squares = 0;
-  SL_TRY(e.kernels->sum_of_squares(&e, sl_params_trainable_elements(tr->o.model->params), sl_tensor_data(tr->grads), &squares));
-  *r = (sl_step_result){.step = tr->steps_done + 1, .loss = mean_of(tr->batch_out[OUT_LOSS]), .mse = mean_of(tr->batch_out[OUT_MSE]),
-                        .vb = mean_of(tr->batch_out[OUT_VB]), .grad_norm = sqrt(squares), .lr = learning_rate(tr)};
+  SL_TRY(e.kernels->sum_of_squares(&e, sl_params_trainable_elements(tr->o.model->params), sl_tensor_data(tr->grads),
+                                   &squares));
+  *r = (sl_step_result){.step = tr->steps_done + 1,
+                        .loss = mean_of(tr->batch_out[OUT_LOSS]),
+                        .mse = mean_of(tr->batch_out[OUT_MSE]),
+                        .vb = mean_of(tr->batch_out[OUT_VB]),
+                        .grad_norm = sqrt(squares),
+                        .lr = learning_rate(tr)};
   if (!isfinite(r->grad_norm) || !isfinite(r->loss)) return name_nonfinite(tr, r->loss, r->grad_norm);
   if (tr->kept_grads) SL_TRY(sl_tensor_copy(tr->kept_grads, tr->grads));
   SL_TRY(update(tr, r->grad_norm, r->lr));
@@ -400,8 +440,9 @@ sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *
   for (int k = 0; k < N_IN; k++) {
     if (k == IN_Y && !given[k]) continue;
     SL_REQUIRE(given[k], ARG, "train: the batch's %s is missing", names[k]);
-    SL_REQUIRE(sl_shape_equal(sl_tensor_shape(given[k]), sl_tensor_shape(tr->batch_in[k])), SHAPE, "train: the batch's %s is %s, expected %s",
-               names[k], sl_shape_text(sl_tensor_shape(given[k])), sl_shape_text(sl_tensor_shape(tr->batch_in[k])));
+    SL_REQUIRE(sl_shape_equal(sl_tensor_shape(given[k]), sl_tensor_shape(tr->batch_in[k])), SHAPE,
+               "train: the batch's %s is %s, expected %s", names[k], sl_shape_text(sl_tensor_shape(given[k])),
+               sl_shape_text(sl_tensor_shape(tr->batch_in[k])));
     SL_TRY(sl_tensor_copy(tr->batch_in[k], given[k]));
   }
   const sl_model_info *f = &tr->o.model->info;
@@ -410,8 +451,8 @@ sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *
     SL_REQUIRE(t[k] >= 0 && t[k] < tr->o.diffusion->steps, ARG, "train: t is %lld, expected 0 … %lld", (long long)t[k],
                (long long)tr->o.diffusion->steps - 1);
     if (!b->y) y[k] = f->one_class ? 0 : f->classes;
-    SL_REQUIRE(!f->classes || (y[k] >= 0 && y[k] < f->classes + (f->null_class ? 1 : 0)), ARG, "train: label %lld is outside 0 … %lld",
-               (long long)y[k], (long long)f->classes - 1);
+    SL_REQUIRE(!f->classes || (y[k] >= 0 && y[k] < f->classes + (f->null_class ? 1 : 0)), ARG,
+               "train: label %lld is outside 0 … %lld", (long long)y[k], (long long)f->classes - 1);
   }
   return run_step(tr, r);
 }
@@ -419,7 +460,9 @@ sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *
 /* --- reading --- */
 
 int64_t sl_trainer_steps_done(const sl_trainer *tr) { return tr->steps_done; }
-sl_tensor *sl_trainer_per_sample(sl_trainer *tr, int which) { return which >= 0 && which < N_OUT ? tr->batch_out[which] : NULL; }
+sl_tensor *sl_trainer_per_sample(sl_trainer *tr, int which) {
+  return which >= 0 && which < N_OUT ? tr->batch_out[which] : NULL;
+}
 sl_program *sl_trainer_program(sl_trainer *tr) { return tr->program; }
 
 sl_status sl_trainer_keep_gradients(sl_trainer *tr) {
@@ -436,11 +479,18 @@ sl_tensor *sl_trainer_array(sl_trainer *tr, const char *name) {
   return NULL;
 }
 
+bool sl_trainer_profiling(sl_trainer *tr) {
+  bool before = tr->profiling;
+  tr->profiling = true;
+  return before;
+}
+
 static uint64_t fixed_bytes(const sl_train_options *o) {
   const sl_model_info *f = &o->model->info;
   uint64_t arrays = 4 + (uint64_t)o->n_ema;
   uint64_t image = (uint64_t)(f->in_channels * f->height * f->width) * sizeof(float);
-  return arrays * (uint64_t)sl_params_elements(o->model->params) * sizeof(float) + (uint64_t)o->batch * (2 * image + 2 * 8 + 3 * 4);
+  return arrays * (uint64_t)sl_params_elements(o->model->params) * sizeof(float) +
+         (uint64_t)o->batch * (2 * image + 2 * 8 + 3 * 4);
 }
 
 uint64_t sl_trainer_memory(const sl_trainer *tr) { return sl_program_arena_bytes(tr->program) + fixed_bytes(&tr->o); }

@@ -20,31 +20,31 @@ typedef struct sl_loss_inputs {
 typedef struct sl_train_options {
   sl_model *model;
   sl_diffusion *diffusion;
-  sl_dataset *data;       /* NULL: every step is given its batch */
-  sl_tensor *weight;      /* loss weight, f32 [steps of the diffusion]; NULL: 1 */
-  sl_tensor *t_density;   /* f32 [steps]: relative density of t, not negative; NULL: uniform */
+  sl_dataset *data;     /* NULL: every step is given its batch */
+  sl_tensor *weight;    /* loss weight, f32 [steps of the diffusion]; NULL: 1 */
+  sl_tensor *t_density; /* f32 [steps]: relative density of t, not negative; NULL: uniform */
   /* A loss of its own: describes the per-sample losses [N] once; NULL: mse + vb. Errors go through the graph. */
   sl_value *(*loss)(void *user, sl_graph *g, const sl_loss_inputs *in);
   void *loss_user;
   float lr, beta1, beta2, eps, weight_decay;
-  float clip;             /* largest global gradient norm; 0: none */
-  sl_tensor *schedule;    /* f32 [steps of training]: multiplies lr; NULL: constant */
+  float clip;          /* largest global gradient norm; 0: none */
+  sl_tensor *schedule; /* f32 [steps of training]: multiplies lr; NULL: constant */
   int n_ema;
   float ema_decay[SL_MAX_EMA];
-  bool ema_warmup;        /* min(decay, (1+n)/(10+n)), n the steps done */
+  bool ema_warmup;            /* min(decay, (1+n)/(10+n)), n the steps done */
   int64_t batch, micro_batch; /* micro_batch divides batch; 0: the whole batch */
   uint32_t seed;
-  bool flip;              /* horizontal, each with probability 1/2 */
-  bool recompute;         /* compute blocks again in backward instead of keeping them */
+  bool flip;      /* horizontal, each with probability 1/2 */
+  bool recompute; /* compute blocks again in backward instead of keeping them */
 } sl_train_options;
 
 /* lr 1e-4, betas 0.9 and 0.999, eps 1e-8, one EMA of 0.9999 with warm-up, batch 1. */
 sl_train_options sl_train_defaults(void);
 
 typedef struct sl_step_result {
-  int64_t step;           /* number of this step, from 1 */
-  double loss, mse, vb;   /* means over the batch; mse and vb are 0 with a loss of its own */
-  double grad_norm;       /* before clipping */
+  int64_t step;         /* number of this step, from 1 */
+  double loss, mse, vb; /* means over the batch; mse and vb are 0 with a loss of its own */
+  double grad_norm;     /* before clipping */
   double lr;
 } sl_step_result;
 
@@ -56,8 +56,8 @@ typedef struct sl_batch {
 /* Checks options in words, builds and plans. Brings the model's weights into being. EMAs start from the weights. */
 SL_MUST_USE sl_status sl_trainer_new(sl_context *ctx, const sl_train_options *o, sl_trainer **out);
 void sl_trainer_free(sl_trainer *tr);
-/* One step. NUMERIC when the loss or a gradient is not finite: nothing is written, and the text names the first such node.
- * CANCELLED leaves the weights as they were. */
+/* One step. NUMERIC when the loss or a gradient is not finite: nothing is written, and the text names the first such
+ * node. CANCELLED leaves the weights as they were. */
 SL_MUST_USE sl_status sl_trainer_step(sl_trainer *tr, sl_step_result *r);
 SL_MUST_USE sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *r);
 int64_t sl_trainer_steps_done(const sl_trainer *tr);
@@ -72,5 +72,8 @@ uint64_t sl_trainer_memory(const sl_trainer *tr);
 /* The same without making a trainer: by building and planning alone. */
 SL_MUST_USE sl_status sl_train_forecast(sl_context *ctx, const sl_train_options *o, uint64_t *bytes);
 sl_program *sl_trainer_program(sl_trainer *tr);
+/* Steps from now on gather seconds per op (sl_program_profile of the trainer's program). Whether they did before this
+ * call. */
+bool sl_trainer_profiling(sl_trainer *tr);
 
 #endif

@@ -1,6 +1,8 @@
 -- Checkpoints: one .safetensors file that holds weights, averages and tables, and in its metadata everything needed to use them.
 local core = require "sluice.core"
-local json = require "sluice.json"
+local sluice = require "sluice"
+
+local json = sluice.json
 
 local FORMAT = "sluice-checkpoint-1"
 local checkpoint = {}
@@ -22,15 +24,27 @@ function checkpoint.save(path, run, extra)
     add_all(tensors, "ema." .. decays[i] .. ".", run.model:parts(e.weights))
   end
   for i, mask in ipairs(run.model:tables()) do tensors["tables.mask." .. i - 1] = mask end
-  if extra.weight then tensors["tables.weight"] = core.tensor(extra.weight) end
+  if extra.weight then tensors["tables.weight"] = sluice.tensor(extra.weight) end
   local process, betas = run.diffusion:describe()
   if betas then tensors["tables.betas"] = betas end
   local meta = {
-    format = FORMAT, version = core.version, step = tostring(run.steps), ema = json.encode(decays, "array"),
+    format = FORMAT, version = sluice.version, step = tostring(run.steps), ema = json.encode(decays),
     architecture = json.encode(run.model:describe()), diffusion = json.encode(process),
     sample = json.encode(run.sample_settings), recipe = extra.recipe or "", parameters = json.encode(extra.parameters or {}),
   }
-  core.save(path, tensors, meta)
+  checkpoint.write(path, tensors, meta)
+end
+
+-- Like sluice.io.save and load, but a file that cannot be opened is an error.
+function checkpoint.write(path, tensors, meta)
+  local ok, message = sluice.io.save(path, tensors, meta)
+  if not ok then error(message, 0) end
+end
+
+local function read(path)
+  local tensors, meta = sluice.io.load(path)
+  if not tensors then error(meta, 0) end
+  return tensors, meta
 end
 
 local function strip(tensors, prefix)
@@ -48,15 +62,36 @@ end
 
 -- The parameters of a checkpoint or an export, by bare name: the first EMA's if `ema`, else the model's.
 function checkpoint.state(path)
-  local tensors, meta = core.load(file_of(path))
+  local tensors, meta = read(file_of(path))
   if meta.format == nil then return tensors end
   return strip(tensors, "model.")
+end
+
+local ROUTINGS = {
+  none = function() return nil end,
+  dtr = function(r) return sluice.routing.dtr { alpha = r.alpha, beta = r.beta, variant = r.variant } end,
+  random = function(r) return sluice.routing.random { beta = r.beta, seed = r.seed } end,
+}
+
+-- The model that model:describe told of; masks: its tables where no formula gives them back.
+local function model_of(architecture, masks)
+  local kind, routing = architecture.kind, architecture.routing
+  if kind ~= "dit" then error(("sluice.load: the architecture is %s, this version knows dit"):format(tostring(kind)), 3) end
+  architecture.kind = nil
+  if #masks > 0 then
+    for i, m in ipairs(masks) do masks[i] = m:reshape { 1, table.unpack(m:shape()) } end
+    architecture.routing = sluice.routing.table(core.join(masks))
+  else
+    local make = ROUTINGS[routing.kind] or error(("sluice.load: there is no routing %s"):format(tostring(routing.kind)), 3)
+    architecture.routing = make(routing)
+  end
+  return sluice.dit(architecture)
 end
 
 -- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, meta }
 function checkpoint.load(path)
   path = file_of(path)
-  local tensors, meta = core.load(path)
+  local tensors, meta = read(path)
   if meta.format == nil then
     error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 2)
   end
@@ -68,7 +103,7 @@ function checkpoint.load(path)
     masks[i + 1] = tensors["tables.mask." .. i]
     i = i + 1
   end
-  local model = core.model_from(json.decode(meta.architecture), masks)
+  local model = model_of(json.decode(meta.architecture), masks)
   model:load_state(strip(tensors, "model."))
   local loaded = {
     model = model, diffusion = core.diffusion_from(json.decode(meta.diffusion), tensors["tables.betas"]),

@@ -1,6 +1,7 @@
 -- sluice.sample and sluice.sampler: options in people's words, over the core's sampler.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local sluice = require "sluice"
 
 local get = fields.get
 local NAMES = {
@@ -103,7 +104,7 @@ function sample.run(o)
   end
   local images = parts[1]
   if #parts > 1 then images = core.join(parts) end
-  return images, r.labels and core.tensor(r.labels, { dtype = "i64" }) or nil
+  return images, r.labels and sluice.tensor(r.labels, { dtype = "i64" }) or nil
 end
 
 return sample

@@ -32,7 +32,7 @@ function commands.setup(name, batch, file)
   t, y = random_integers(batch, 1000, 4), random_integers(batch, 1000, 5)
   local all = { ["in.x"] = x, ["in.t"] = t, ["in.y"] = y, ["in.noise"] = noise }
   for key, p in pairs(model:state()) do all[key] = p end
-  core.save(file, all, {})
+  assert(sluice.io.save(file, all, {}))
   return "ok"
 end
 
@@ -52,11 +52,13 @@ function commands.train()
 end
 
 function commands.output(file)
-  core.save(file, { out = out }, {})
+  assert(sluice.io.save(file, { out = out }, {}))
   return "ok"
 end
 
 function commands.profile()
+  trainer:profile() -- from now on
+  commands.train()
   local lines = {}
   for _, row in ipairs(trainer:profile()) do lines[#lines + 1] = ("%s %.6f %d"):format(row.op, row.seconds, row.calls) end
   lines[#lines + 1] = "end"

@@ -1,0 +1,6 @@
+#ifndef SLUICE_L_DATA_H
+#define SLUICE_L_DATA_H
+#include "data/dataset.h"
+#include "lbind.h"
+sl_dataset *slL_field_dataset(lua_State *L, int idx, const char *what); /* t.data; NULL for nil */
+#endif
