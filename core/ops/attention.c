@@ -29,8 +29,8 @@ sl_value *sl_attention_qkv(sl_value *qkv, double scale) {
 static sl_status canon_heads(sl_graph *g, const char *op, int n, sl_value **in, const char *const *names) {
   bool same = true;
   for (int i = 0; i < n; i++) {
-    SL_REQUIRE(in[i]->dtype == SL_F32 || in[i]->dtype == SL_BF16, DTYPE, "%s: %s is %s, expected f32 or bf16", op, names[i],
-               sl_value_text(in[i]));
+    SL_REQUIRE(in[i]->dtype == SL_F32 || in[i]->dtype == SL_BF16, DTYPE, "%s: %s is %s, expected f32 or bf16", op,
+               names[i], sl_value_text(in[i]));
     same &= in[i]->dtype == in[0]->dtype;
   }
   for (int i = 0; i < n; i++) {
@@ -43,7 +43,9 @@ static sl_status canon_heads(sl_graph *g, const char *op, int n, sl_value **in, 
 }
 
 /* The scale that 0 stands for. */
-static double scale_of(const sl_attrs *a, int64_t D) { return a->f[ATTR_SCALE] != 0 ? a->f[ATTR_SCALE] : 1.0 / sqrt((double)D); }
+static double scale_of(const sl_attrs *a, int64_t D) {
+  return a->f[ATTR_SCALE] != 0 ? a->f[ATTR_SCALE] : 1.0 / sqrt((double)D);
+}
 
 static int slots_of(sl_context *ctx, int64_t items) {
   int threads = sl_context_threads(ctx);
@@ -94,14 +96,15 @@ static sl_status attention_infer(sl_node *n) {
   SL_REQUIRE(k->rank == 4 && k->dim[0] == q->dim[0] && k->dim[2] == q->dim[2] && k->dim[3] == q->dim[3], SHAPE,
              "attention: k is %s, expected [%lld,Tk,%lld,%lld] as q has it", sl_shape_text(k), (long long)q->dim[0],
              (long long)q->dim[2], (long long)q->dim[3]);
-  SL_REQUIRE(sl_shape_equal(v, k), SHAPE, "attention: v is %s, expected k's shape %s", sl_shape_text(v), sl_shape_text(k));
+  SL_REQUIRE(sl_shape_equal(v, k), SHAPE, "attention: v is %s, expected k's shape %s", sl_shape_text(v),
+             sl_shape_text(k));
   SL_REQUIRE(q->dim[3] > 0, SHAPE, "attention: q is %s: heads have no channels", sl_shape_text(q));
   if (n->in[3]) {
     const sl_shape *m = &n->in[3]->shape;
     SL_REQUIRE(n->in[3]->dtype == SL_U8, DTYPE, "attention: mask is %s, expected u8", sl_value_text(n->in[3]));
     SL_REQUIRE(m->rank == 2 && m->dim[0] == k->dim[0] && m->dim[1] == k->dim[1], SHAPE,
-               "attention: mask is %s, expected [%lld,%lld], one place for each key", sl_shape_text(m), (long long)k->dim[0],
-               (long long)k->dim[1]);
+               "attention: mask is %s, expected [%lld,%lld], one place for each key", sl_shape_text(m),
+               (long long)k->dim[0], (long long)k->dim[1]);
   }
   n->out[0].dtype = n->in[0]->dtype;
   n->out[0].shape = *q;
@@ -134,7 +137,8 @@ static sl_status attention_prepare(sl_exec *e, const sl_node *n, void **state) {
   return slots_new(e, forward_items(sizes_apart(n->in[0], n->in[1])), state);
 }
 
-static sl_status attention_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *work) {
+static sl_status attention_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                               void *work) {
   double scale = scale_of(&n->attrs, in[0].shape.dim[3]);
   return e->kernels->attention(e, &out[0], &out[1], &in[0], &in[1], &in[2], &in[3], scale, n->attrs.i[ATTR_CAUSAL] != 0,
                                *(int *)state, work);
@@ -160,18 +164,21 @@ static sl_status backward_canon(sl_graph *g, int n, sl_value **in, sl_attrs *a) 
   return sl_graph_status(g);
 }
 
-static sl_status check_saved(const sl_node *n, const sl_value *dout, const sl_value *out, const sl_value *lse, const sl_shape *q) {
-  SL_REQUIRE(sl_shape_equal(&dout->shape, q) && sl_shape_equal(&out->shape, q), SHAPE, "%s: dout is %s and out %s, expected %s",
-             n->op->name, sl_shape_text(&dout->shape), sl_shape_text(&out->shape), sl_shape_text(q));
+static sl_status check_saved(const sl_node *n, const sl_value *dout, const sl_value *out, const sl_value *lse,
+                             const sl_shape *q) {
+  SL_REQUIRE(sl_shape_equal(&dout->shape, q) && sl_shape_equal(&out->shape, q), SHAPE,
+             "%s: dout is %s and out %s, expected %s", n->op->name, sl_shape_text(&dout->shape),
+             sl_shape_text(&out->shape), sl_shape_text(q));
   sl_shape want = SL_SHAPE(q->dim[0], q->dim[2], q->dim[1]);
-  SL_REQUIRE(lse->dtype == SL_F32 && sl_shape_equal(&lse->shape, &want), SHAPE, "%s: lse is %s, expected f32 %s", n->op->name,
-             sl_value_text(lse), sl_shape_text(&want));
+  SL_REQUIRE(lse->dtype == SL_F32 && sl_shape_equal(&lse->shape, &want), SHAPE, "%s: lse is %s, expected f32 %s",
+             n->op->name, sl_value_text(lse), sl_shape_text(&want));
   return SL_STATUS_OK;
 }
 
 static sl_status backward_infer(sl_node *n) {
   const sl_shape *q = &n->in[1]->shape;
-  SL_REQUIRE(q->rank == 4 && n->in[2]->shape.rank == 4, SHAPE, "%s: q is %s, expected [N,Tq,H,D]", n->op->name, sl_shape_text(q));
+  SL_REQUIRE(q->rank == 4 && n->in[2]->shape.rank == 4, SHAPE, "%s: q is %s, expected [N,Tq,H,D]", n->op->name,
+             sl_shape_text(q));
   SL_TRY(check_saved(n, n->in[0], n->in[4], n->in[5], q));
   for (int i = 0; i < 3; i++) {
     n->out[i].dtype = n->in[1 + i]->dtype;
@@ -191,10 +198,11 @@ static sl_status backward_prepare(sl_exec *e, const sl_node *n, void **state) {
   return slots_new(e, backward_items(sizes_apart(n->in[1], n->in[2])), state);
 }
 
-static sl_status backward_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *work) {
+static sl_status backward_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                              void *work) {
   double scale = scale_of(&n->attrs, in[1].shape.dim[3]);
-  return e->kernels->attention_backward(e, &out[0], &out[1], &out[2], &in[0], &in[1], &in[2], &in[3], &in[4], &in[5], &in[6], scale,
-                                        n->attrs.i[ATTR_CAUSAL] != 0, *(int *)state, work);
+  return e->kernels->attention_backward(e, &out[0], &out[1], &out[2], &in[0], &in[1], &in[2], &in[3], &in[4], &in[5],
+                                        &in[6], scale, n->attrs.i[ATTR_CAUSAL] != 0, *(int *)state, work);
 }
 
 const sl_op_rules sl_rules_attention_backward = {.canon = backward_canon,
@@ -307,11 +315,13 @@ static sl_status qkv_backward_prepare(sl_exec *e, const sl_node *n, void **state
   return slots_new(e, backward_items(sizes_packed(n->in[1])), state);
 }
 
-static sl_status qkv_backward_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *work) {
+static sl_status qkv_backward_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                                  void *work) {
   sl_view q = part_of(&in[1], 0), k = part_of(&in[1], 1), v = part_of(&in[1], 2);
   sl_view dq = part_of(&out[0], 0), dk = part_of(&out[0], 1), dv = part_of(&out[0], 2);
   return e->kernels->attention_backward(e, &dq, &dk, &dv, &in[0], &q, &k, &v, &in[2], &in[3], NULL,
-                                        scale_of(&n->attrs, q.shape.dim[3]), n->attrs.i[ATTR_CAUSAL] != 0, *(int *)state, work);
+                                        scale_of(&n->attrs, q.shape.dim[3]), n->attrs.i[ATTR_CAUSAL] != 0,
+                                        *(int *)state, work);
 }
 
 const sl_op_rules sl_rules_attention_qkv_backward = {.canon = qkv_backward_canon,

@@ -5,10 +5,10 @@
 #include "tensor/tensor.h"
 
 enum {
-  SL_ATTENTION_PAD = 16,           /* keys and head dimensions are padded to it: the widest vector, in floats */
-  SL_ATTENTION_KEYS = 256,         /* keys in a tile of scores */
-  SL_ATTENTION_QUERIES = 32,       /* queries in a tile, forward: the scores stay in L1 */
-  SL_ATTENTION_QUERIES_BACK = 64,  /* backward: dK and dV are read and written once per so many queries */
+  SL_ATTENTION_PAD = 16,          /* keys and head dimensions are padded to it: the widest vector, in floats */
+  SL_ATTENTION_KEYS = 256,        /* keys in a tile of scores */
+  SL_ATTENTION_QUERIES = 32,      /* queries in a tile, forward: the scores stay in L1 */
+  SL_ATTENTION_QUERIES_BACK = 64, /* backward: dK and dV are read and written once per so many queries */
 };
 
 typedef struct sl_attention_job {
@@ -26,7 +26,9 @@ typedef struct sl_attention_loops {
 } sl_attention_loops;
 extern const sl_attention_loops sl__attention_base, sl__attention_avx2, sl__attention_avx512;
 
-static inline int64_t sl_attention_pad(int64_t n) { return (n + SL_ATTENTION_PAD - 1) / SL_ATTENTION_PAD * SL_ATTENTION_PAD; }
+static inline int64_t sl_attention_pad(int64_t n) {
+  return (n + SL_ATTENTION_PAD - 1) / SL_ATTENTION_PAD * SL_ATTENTION_PAD;
+}
 static inline int64_t sl_attention_blocks(int64_t Tq) { return (Tq + SL_ATTENTION_QUERIES - 1) / SL_ATTENTION_QUERIES; }
 
 /* Floats of one slot, a multiple of 16; the loops carve it in this order. */

@@ -1,6 +1,6 @@
-/* softmax(q k^T scale) v in tiles, forward and backward, compiled once per instruction set: the file that includes this names the
- * table in SL_LOOPS. Scores are kept times log2(e), so that exponentials are powers of two.
- * Source: Dao et al., FlashAttention, 2022 (online softmax, recomputation from the log-sum-exp). */
+/* softmax(q k^T scale) v in tiles, forward and backward, compiled once per instruction set: the file that includes this
+ * names the table in SL_LOOPS. Scores are kept times log2(e), so that exponentials are powers of two. Source: Dao et
+ * al., FlashAttention, 2022 (online softmax, recomputation from the log-sum-exp). */
 #include "ops/attention.h"
 #include "ops/attention_vectors.h"
 #include "ops/row_loops.h"
@@ -27,7 +27,8 @@ static float *take(float **workspace, int64_t n) {
 }
 
 /* A head's keys or values as B = x^T [D, T]. buffer: 4 D floats. */
-static void pack_transposed(const sl_attention_job *j, const sl_view *x, int64_t n, int64_t h, float *panels, float *buffer) {
+static void pack_transposed(const sl_attention_job *j, const sl_view *x, int64_t n, int64_t h, float *panels,
+                            float *buffer) {
   int64_t D = j->D, Dp = sl_attention_pad(D), T = sl_attention_pad(j->Tk);
   for (int64_t t = 0; t < T; t += 4) {
     const float *rows[4];
@@ -41,7 +42,8 @@ static void pack_transposed(const sl_attention_job *j, const sl_view *x, int64_t
 }
 
 /* The same as B = x [T, D]. */
-static void pack_plain(const sl_attention_job *j, const sl_view *x, int64_t n, int64_t h, float *panels, float *buffer) {
+static void pack_plain(const sl_attention_job *j, const sl_view *x, int64_t n, int64_t h, float *panels,
+                       float *buffer) {
   int64_t T = sl_attention_pad(j->Tk);
   for (int64_t t = 0; t < j->Tk; t++) panel_row(panels, T, t, row_read(x, head_row(x, n, t, h), j->D, buffer), j->D);
   if (j->Tk == T) return;
@@ -98,8 +100,8 @@ static float softmax_row(float *s, const float *bias, int64_t w, int64_t limit, 
   return shrink;
 }
 
-static void write_block(const sl_attention_job *j, int64_t n, int64_t h, int64_t q0, int64_t rows, const float *o, row_state st,
-                        float *buffer) {
+static void write_block(const sl_attention_job *j, int64_t n, int64_t h, int64_t q0, int64_t rows, const float *o,
+                        row_state st, float *buffer) {
   int64_t D = j->D, Dp = sl_attention_pad(D);
   for (int64_t i = 0; i < rows; i++) {
     bool none = st.sum[i] == 0.0f;
@@ -119,8 +121,10 @@ static void write_block(const sl_attention_job *j, int64_t n, int64_t h, int64_t
 
 static void forward(const sl_attention_job *j, int64_t begin, int64_t end, float *work) {
   enum { M = SL_ATTENTION_QUERIES, W = SL_ATTENTION_KEYS };
-  int64_t D = j->D, Dp = sl_attention_pad(D), T = sl_attention_pad(j->Tk), blocks = sl_attention_blocks(j->Tq), packed = -1;
-  float *keys = take(&work, T * Dp), *values = take(&work, T * Dp), *bias = take(&work, T), *buffer = take(&work, 4 * Dp);
+  int64_t D = j->D, Dp = sl_attention_pad(D), T = sl_attention_pad(j->Tk), blocks = sl_attention_blocks(j->Tq),
+          packed = -1;
+  float *keys = take(&work, T * Dp), *values = take(&work, T * Dp), *bias = take(&work, T),
+        *buffer = take(&work, 4 * Dp);
   float *q = take(&work, M * Dp), *o = take(&work, M * Dp), *s = take(&work, M * W);
   row_state st = {.top = take(&work, M), .sum = take(&work, M)};
   for (int64_t item = begin; item < end; item++) {
@@ -209,8 +213,8 @@ static void back_block(const sl_attention_job *j, back_head *b, int64_t q0, int6
   }
 }
 
-static void write_rows(const sl_view *to, int64_t n, int64_t h, int64_t t0, int64_t rows, int64_t D, const float *from, float factor,
-                       float *buffer) {
+static void write_rows(const sl_view *to, int64_t n, int64_t h, int64_t t0, int64_t rows, int64_t D, const float *from,
+                       float factor, float *buffer) {
   int64_t Dp = sl_attention_pad(D);
   if (!to->data) return;
   for (int64_t i = 0; i < rows; i++) {
@@ -226,7 +230,8 @@ static void backward(const sl_attention_job *j, int64_t begin, int64_t end, floa
   int64_t D = j->D, Dp = sl_attention_pad(D), T = sl_attention_pad(j->Tk);
   back_head b = {.keys_t = take(&work, T * Dp), .keys = take(&work, T * Dp), .values_t = take(&work, T * Dp)};
   b.dk = take(&work, T * Dp), b.dv = take(&work, T * Dp), b.bias = take(&work, T), b.buffer = take(&work, 4 * Dp);
-  b.q = take(&work, M * Dp), b.q_rows = take(&work, M * Dp), b.dout = take(&work, M * Dp), b.dout_rows = take(&work, M * Dp);
+  b.q = take(&work, M * Dp), b.q_rows = take(&work, M * Dp), b.dout = take(&work, M * Dp),
+  b.dout_rows = take(&work, M * Dp);
   b.dq = take(&work, M * Dp), b.s = take(&work, M * W), b.ds = take(&work, M * W);
   b.lse = take(&work, M), b.delta = take(&work, M);
   for (int64_t head = begin; head < end; head++) {

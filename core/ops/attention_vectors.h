@@ -1,4 +1,5 @@
-/* The few vector operations that attention's loops are written in, for the instruction set this file is compiled for. */
+/* The few vector operations that attention's loops are written in, for the instruction set this file is compiled for.
+ */
 #ifndef SL_OPS_ATTENTION_VECTORS_H
 #define SL_OPS_ATTENTION_VECTORS_H
 
@@ -85,11 +86,12 @@ static inline float v_highest(vf v) {
 }
 
 /* --- small products: C [m, n] (+)= A [m, k] B [k, n] ---
- * B lies in panels of PW columns (the last one may have VL), each [rows of B][width]. m is rounded up to MR, n is a multiple
- * of VL. A's element (i, j) is a[i * rs + j * cs]. */
+ * B lies in panels of PW columns (the last one may have VL), each [rows of B][width]. m is rounded up to MR, n is a
+ * multiple of VL. A's element (i, j) is a[i * rs + j * cs]. */
 
-static inline __attribute__((always_inline)) void register_tile(int nv, int64_t k, const float *a, int64_t rs, int64_t cs,
-                                                                const float *b, float *c, int64_t ldc, int add) {
+static inline __attribute__((always_inline)) void register_tile(int nv, int64_t k, const float *a, int64_t rs,
+                                                                int64_t cs, const float *b, float *c, int64_t ldc,
+                                                                int add) {
   vf acc[MR][2];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
@@ -115,14 +117,16 @@ typedef struct operand { /* B: its panels hold `rows` rows; the product uses k o
   int64_t rows, first;
 } operand;
 
-static void small_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t rs, int64_t cs, operand b, float *c, int64_t ldc,
-                          int add) {
+static void small_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t rs, int64_t cs, operand b, float *c,
+                          int64_t ldc, int add) {
   for (int64_t j = 0; j < n; j += PW) {
     const float *panel = b.panels + j * b.rows;
     if (n - j >= PW)
-      for (int64_t i = 0; i < m; i += MR) register_tile(2, k, a + i * rs, rs, cs, panel + b.first * PW, c + i * ldc + j, ldc, add);
+      for (int64_t i = 0; i < m; i += MR)
+        register_tile(2, k, a + i * rs, rs, cs, panel + b.first * PW, c + i * ldc + j, ldc, add);
     else
-      for (int64_t i = 0; i < m; i += MR) register_tile(1, k, a + i * rs, rs, cs, panel + b.first * VL, c + i * ldc + j, ldc, add);
+      for (int64_t i = 0; i < m; i += MR)
+        register_tile(1, k, a + i * rs, rs, cs, panel + b.first * VL, c + i * ldc + j, ldc, add);
   }
 }
 
@@ -148,7 +152,8 @@ static inline void panel_columns(float *panels, int64_t rows, int64_t n, int64_t
   int64_t r = 0;
 #if defined(__x86_64__)
   for (; r + 4 <= rows; r += 4) {
-    __m128 a = _mm_loadu_ps(src[0] + r), b = _mm_loadu_ps(src[1] + r), c = _mm_loadu_ps(src[2] + r), d = _mm_loadu_ps(src[3] + r);
+    __m128 a = _mm_loadu_ps(src[0] + r), b = _mm_loadu_ps(src[1] + r), c = _mm_loadu_ps(src[2] + r),
+           d = _mm_loadu_ps(src[3] + r);
     _MM_TRANSPOSE4_PS(a, b, c, d);
     _mm_storeu_ps(to + r * width, a);
     _mm_storeu_ps(to + (r + 1) * width, b);

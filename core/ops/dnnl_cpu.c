@@ -24,8 +24,8 @@ struct sl_dnnl_gemm {
 static sl_status check(dnnl_status_t s, const char *what) {
   if (s == dnnl_success) return SL_STATUS_OK;
   if (s == dnnl_out_of_memory) return sl_fail(SL_STATUS_OOM, "oneDNN: out of memory (%s)", what);
-  return sl_fail(s == dnnl_unimplemented ? SL_STATUS_UNSUPPORTED : SL_STATUS_INTERNAL, "oneDNN: %s failed with status %d", what,
-                 (int)s);
+  return sl_fail(s == dnnl_unimplemented ? SL_STATUS_UNSUPPORTED : SL_STATUS_INTERNAL,
+                 "oneDNN: %s failed with status %d", what, (int)s);
 }
 #define TRY_DNNL(call) SL_TRY(check((call), #call))
 
@@ -37,8 +37,8 @@ bool sl_dnnl_has_bf16(sl_context *ctx) {
 static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 static dnnl_data_type_t type_of(sl_dtype d) { return d == SL_BF16 ? dnnl_bf16 : dnnl_f32; }
 
-static sl_status matrix(dnnl_memory_desc_t *md, const sl_gemm *g, sl_dtype dtype, const int64_t *batch_stride, int64_t rows,
-                        int64_t cols, int64_t row, int64_t col) {
+static sl_status matrix(dnnl_memory_desc_t *md, const sl_gemm *g, sl_dtype dtype, const int64_t *batch_stride,
+                        int64_t rows, int64_t cols, int64_t row, int64_t col) {
   dnnl_dims_t dims, strides;
   int64_t far = rows * row > cols * col ? rows * row : cols * col;
   for (int i = g->rank; i-- > 0;) {
@@ -120,7 +120,8 @@ static sl_status pack_new(sl_dnnl_gemm *p, const descs *d) {
   TRY_DNNL(dnnl_primitive_attr_create(&attr));
   sl_status s = check(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user), "scratchpad mode");
   if (s == SL_STATUS_OK)
-    s = check(dnnl_reorder_primitive_desc_create(&p->pack_desc, &d->b, p->engine, to, p->engine, attr), "reorder of weights");
+    s = check(dnnl_reorder_primitive_desc_create(&p->pack_desc, &d->b, p->engine, to, p->engine, attr),
+              "reorder of weights");
   dnnl_primitive_attr_destroy(attr);
   SL_TRY(s);
   TRY_DNNL(dnnl_primitive_create(&p->pack, p->pack_desc));

@@ -14,7 +14,7 @@ SL_MUST_USE sl_status sl_dnnl_gemm_new(sl_context *ctx, const sl_gemm *g, sl_dnn
 void sl_dnnl_gemm_free(sl_context *ctx, sl_dnnl_gemm *p); /* NULL is allowed */
 size_t sl_dnnl_gemm_workspace(const sl_dnnl_gemm *p);
 /* accumulate: adds into c (g->add must have been set). workspace: 64-byte aligned. */
-SL_MUST_USE sl_status sl_dnnl_gemm_run(sl_dnnl_gemm *p, void *c, const void *a, const void *b, const void *bias, bool accumulate,
-                                       void *workspace);
+SL_MUST_USE sl_status sl_dnnl_gemm_run(sl_dnnl_gemm *p, void *c, const void *a, const void *b, const void *bias,
+                                       bool accumulate, void *workspace);
 
 #endif

@@ -42,7 +42,8 @@ static void drop_batch(sl_gemm *g, int at) {
   g->rank--;
 }
 
-/* Fewer, larger products: single batch dimensions go, those that only A has become rows of it, neighbours become one. */
+/* Fewer, larger products: single batch dimensions go, those that only A has become rows of it, neighbours become one.
+ */
 static void fold(sl_gemm *g) {
   for (int i = g->rank; i-- > 0;)
     if (g->batch[i] == 1) drop_batch(g, i);

@@ -4,10 +4,10 @@
 #include "ops/kernels.h"
 
 typedef struct gemm_plan {
-  sl_gemm g;               /* as asked */
-  sl_dnnl_gemm *product;   /* NULL where there is nothing to multiply */
-  bool convert;            /* bf16 goes through f32 copies in the workspace */
-  size_t a32, b32, c32;    /* their places there, after the product's own */
+  sl_gemm g;             /* as asked */
+  sl_dnnl_gemm *product; /* NULL where there is nothing to multiply */
+  bool convert;          /* bf16 goes through f32 copies in the workspace */
+  size_t a32, b32, c32;  /* their places there, after the product's own */
 } gemm_plan;
 
 static int64_t batches(const sl_gemm *g, const int64_t *stride) {
@@ -99,8 +99,8 @@ static sl_view matrices(const sl_gemm *g, sl_dtype dtype, void *data, const int6
   return v;
 }
 
-static sl_status run_converted(sl_exec *e, gemm_plan *p, const sl_view *c, const sl_view *a, const sl_view *b, const void *bias,
-                               char *workspace) {
+static sl_status run_converted(sl_exec *e, gemm_plan *p, const sl_view *c, const sl_view *a, const sl_view *b,
+                               const void *bias, char *workspace) {
   const sl_gemm *g = &p->g;
   sl_gemm f = as_f32(g);
   float *a32 = (float *)(workspace + p->a32), *b32 = (float *)(workspace + p->b32);

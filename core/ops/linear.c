@@ -8,7 +8,8 @@
 
 enum { ATTR_ACT }; /* i */
 
-static const int act_fn[] = {[SL_ACT_GELU] = SL_UNARY_gelu, [SL_ACT_GELU_ERF] = SL_UNARY_gelu_erf, [SL_ACT_SILU] = SL_UNARY_silu};
+static const int act_fn[] = {
+    [SL_ACT_GELU] = SL_UNARY_gelu, [SL_ACT_GELU_ERF] = SL_UNARY_gelu_erf, [SL_ACT_SILU] = SL_UNARY_silu};
 
 sl_value *sl_linear(sl_value *x, sl_value *w, sl_value *b, sl_act act) {
   sl_attrs a = {.i = {[ATTR_ACT] = act}};
@@ -71,11 +72,11 @@ static sl_status linear_canon(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
 
 static sl_status linear_infer(sl_node *n) {
   const sl_shape *x = &n->in[0]->shape, *w = &n->in[1]->shape;
-  SL_REQUIRE(x->dim[x->rank - 1] == w->dim[1], SHAPE, "linear: x is %s and w %s: their last dimensions differ", sl_shape_text(x),
-             sl_shape_text(w));
+  SL_REQUIRE(x->dim[x->rank - 1] == w->dim[1], SHAPE, "linear: x is %s and w %s: their last dimensions differ",
+             sl_shape_text(x), sl_shape_text(w));
   if (n->in[2])
-    SL_REQUIRE(n->in[2]->shape.rank == 1 && n->in[2]->shape.dim[0] == w->dim[0], SHAPE, "linear: b is %s, expected [%lld]",
-               sl_shape_text(&n->in[2]->shape), (long long)w->dim[0]);
+    SL_REQUIRE(n->in[2]->shape.rank == 1 && n->in[2]->shape.dim[0] == w->dim[0], SHAPE,
+               "linear: b is %s, expected [%lld]", sl_shape_text(&n->in[2]->shape), (long long)w->dim[0]);
   for (int k = 0; k < 2; k++) {
     n->out[k].dtype = n->in[0]->dtype;
     n->out[k].shape = *x;
@@ -127,7 +128,8 @@ static sl_status linear_prepare(sl_exec *e, const sl_node *n, void **state) {
   return e->kernels->gemm_plan(e, &g, state);
 }
 
-static sl_status linear_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *work) {
+static sl_status linear_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                            void *work) {
   const sl_view *y = &out[0], *pre = out[1].data ? &out[1] : y->data ? y : NULL;
   if (!pre) return SL_STATUS_OK;
   int act = (int)n->attrs.i[ATTR_ACT];
@@ -159,7 +161,8 @@ static sl_status weight_grad_canon(sl_graph *g, int n, sl_value **in, sl_attrs *
 static sl_status weight_grad_infer(sl_node *n) {
   const sl_shape *dy = &n->in[0]->shape, *x = &n->in[1]->shape;
   SL_REQUIRE(dy->rank > 0 && x->rank > 0 && row_count(dy) == row_count(x), SHAPE,
-             "linear_weight_grad: dy is %s and x %s: their numbers of rows differ", sl_shape_text(dy), sl_shape_text(x));
+             "linear_weight_grad: dy is %s and x %s: their numbers of rows differ", sl_shape_text(dy),
+             sl_shape_text(x));
   int64_t p = dy->dim[dy->rank - 1];
   n->out[0].dtype = n->out[1].dtype = SL_F32;
   n->out[0].shape = SL_SHAPE(p, x->dim[x->rank - 1]);
@@ -188,7 +191,8 @@ static sl_status weight_grad_prepare(sl_exec *e, const sl_node *n, void **state)
   return e->kernels->gemm_plan(e, &g, state);
 }
 
-static sl_status weight_grad_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *work) {
+static sl_status weight_grad_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                                 void *work) {
   if (out[0].data) SL_TRY(e->kernels->gemm(e, state, &out[0], &in[0], &in[1], NULL, work));
   if (!out[1].data) return SL_STATUS_OK;
   sl_view rows = rows_view(n->in[0]);

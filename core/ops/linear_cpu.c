@@ -40,7 +40,8 @@ static void sum_columns(void *user, int64_t begin, int64_t end, int thread) {
   }
 }
 
-sl_status sl_cpu_column_sum(sl_exec *e, const sl_view *y, const sl_view *x, int64_t rows, int64_t cols, int64_t row_stride) {
+sl_status sl_cpu_column_sum(sl_exec *e, const sl_view *y, const sl_view *x, int64_t rows, int64_t cols,
+                            int64_t row_stride) {
   column_sum s = {y, x, rows, cols, row_stride};
   sl_parallel_for(e->ctx, (cols + COLUMNS - 1) / COLUMNS, 1, sum_columns, &s);
   return SL_STATUS_OK;

@@ -42,14 +42,15 @@ static sl_status canon(sl_graph *g, int n, sl_value **in, sl_attrs *at) {
 static sl_status infer(sl_node *n) {
   const sl_shape *a = &n->in[0]->shape, *b = &n->in[1]->shape;
   int64_t k = a->dim[a->rank - 1], k2 = b->dim[b->rank > 1 ? b->rank - 2 : 0];
-  SL_REQUIRE(k == k2, SHAPE, "matmul: a is %s and b %s: the last dimension of a and the %s of b differ", sl_shape_text(a),
-             sl_shape_text(b), b->rank > 1 ? "one before the last" : "only one");
+  SL_REQUIRE(k == k2, SHAPE, "matmul: a is %s and b %s: the last dimension of a and the %s of b differ",
+             sl_shape_text(a), sl_shape_text(b), b->rank > 1 ? "one before the last" : "only one");
   sl_shape la = *a, lb = *b, *out = &n->out[0].shape;
   la.rank = a->rank > 2 ? a->rank - 2 : 0;
   lb.rank = b->rank > 2 ? b->rank - 2 : 0;
   SL_REQUIRE(sl_shape_broadcast(&la, &lb, out), SHAPE, "matmul: leading dimensions of a %s and b %s do not broadcast",
              sl_shape_text(a), sl_shape_text(b));
-  SL_REQUIRE(out->rank + 2 <= SL_MAX_RANK, SHAPE, "matmul: a is %s, expected at most %d dimensions", sl_shape_text(a), SL_MAX_RANK);
+  SL_REQUIRE(out->rank + 2 <= SL_MAX_RANK, SHAPE, "matmul: a is %s, expected at most %d dimensions", sl_shape_text(a),
+             SL_MAX_RANK);
   if (a->rank > 1) out->dim[out->rank++] = a->dim[a->rank - 2];
   if (b->rank > 1) out->dim[out->rank++] = b->dim[b->rank - 1];
   n->out[0].dtype = n->in[0]->dtype;
