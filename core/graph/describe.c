@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "graph/graph_internal.h"
 
 int64_t sl_graph_macs(sl_graph *g) {
@@ -17,11 +20,7 @@ int64_t sl_graph_macs(sl_graph *g) {
   return macs;
 }
 
-static uint64_t mix(uint64_t h, const void *data, size_t n) { /* FNV-1a */
-  const uint8_t *p = data;
-  for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
-  return h;
-}
+static uint64_t mix(uint64_t h, const void *data, size_t n) { return XXH3_64bits_withSeed(data, n, h); }
 
 static uint64_t mix_value(uint64_t h, const sl_value *v) {
   int64_t id = v ? v->id : -1;
@@ -29,7 +28,7 @@ static uint64_t mix_value(uint64_t h, const sl_value *v) {
 }
 
 uint64_t sl_graph_hash(sl_graph *g) {
-  uint64_t h = 0xcbf29ce484222325u;
+  uint64_t h = 0;
   for (int i = 0; i < g->n_nodes; i++) {
     const sl_node *n = g->nodes[i];
     h = mix(h, n->op->name, strlen(n->op->name) + 1);

@@ -3,6 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "graph/program.h"
 
 #define KEY_MAX 2048
@@ -73,11 +76,7 @@ static void key_add_tensors(key *k, int n_in, sl_tensor *const *in) {
   }
 }
 
-static uint64_t key_hash(const key *k) {
-  uint64_t h = 0xcbf29ce484222325u;
-  for (size_t i = 0; i < k->used; i++) h = (h ^ k->data[i]) * 0x100000001b3u;
-  return h;
-}
+static uint64_t key_hash(const key *k) { return XXH3_64bits(k->data, k->used); }
 
 static sl_program *cache_find(sl_eager *e, const key *k, uint64_t hash) {
   for (int i = 0; i < e->n; i++) {
