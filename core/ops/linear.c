@@ -19,16 +19,15 @@ sl_value *sl_linear(sl_value *x, sl_value *w, sl_value *b, sl_act act) {
 /* x […, K] as rows of K: one stride between rows, unit stride within; else 0. */
 static int64_t row_stride(const sl_value *x) {
   int r = x->shape.rank;
-  int64_t k = x->shape.dim[r - 1], step = 0, size = 0;
+  int64_t k = x->shape.dim[r - 1], step = -1, next = 0;
   if (k != 1 && x->stride[r - 1] != 1) return 0;
   for (int i = r - 1; i-- > 0;) {
     if (x->shape.dim[i] == 1) continue;
-    if (step == 0) step = x->stride[i];
-    else if (x->stride[i] != size) return 0;
-    size = x->stride[i] * x->shape.dim[i];
+    if (step < 0) step = x->stride[i];
+    if (step < k || (next && x->stride[i] != next)) return 0;
+    next = x->stride[i] * x->shape.dim[i];
   }
-  if (step == 0 && size == 0) return k; /* one row */
-  return step >= k ? step : 0;
+  return step < 0 ? k : step; /* one row: any */
 }
 
 static int64_t row_count(const sl_shape *s) {

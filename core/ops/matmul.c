@@ -73,7 +73,12 @@ static sl_value *reduced(sl_value *v, const sl_shape *like) {
   for (int i = 0; i < v->shape.rank; i++)
     if (i < skip || (like->dim[i - skip] == 1 && v->shape.dim[i] != 1)) dims[n++] = i;
   if (n) v = sl_sum(v, n, dims, true);
-  return v && !sl_shape_equal(&v->shape, like) ? sl_reshape(v, like->rank, like->dim) : v;
+  return v && v->shape.rank != like->rank ? sl_reshape(v, like->rank, like->dim) : v;
+}
+
+/* A matrix's gradient as that of the vector it was made of. */
+static sl_value *as_given(sl_value *d, const sl_value *v) {
+  return d && v->shape.rank == 1 ? sl_reshape(d, 1, v->shape.dim) : d;
 }
 
 static sl_value *as_matrix(sl_value *v, bool column) {
@@ -97,11 +102,11 @@ static sl_status grad(sl_grad_args *g) {
     dy = sl_reshape(dy, s.rank, s.dim);
   }
   if (!am || !bm || !dy) return sl_graph_status(g->graph);
-  if (g->need[0]) g->dx[0] = reduced(sl_matmul(dy, transposed(bm)), &a->shape);
+  if (g->need[0]) g->dx[0] = as_given(reduced(sl_matmul(dy, transposed(bm)), &am->shape), a);
   if (g->need[1]) {
     bool one_matrix = bm->shape.rank == 2 && am->shape.rank > 2 && sl_shape_numel(&am->shape) > 0;
     sl_value *x = one_matrix ? rows_of(am) : am, *d = one_matrix ? rows_of(dy) : dy;
-    g->dx[1] = x && d ? reduced(sl_matmul(transposed(x), d), &b->shape) : NULL;
+    g->dx[1] = x && d ? as_given(reduced(sl_matmul(transposed(x), d), &bm->shape), b) : NULL;
   }
   return SL_STATUS_OK;
 }
