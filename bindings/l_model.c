@@ -38,7 +38,7 @@ static int l_gc(lua_State *L) {
 
 static const char *const dit_fields[] = {"input",     "patch",   "hidden",        "depth",       "heads",
                                          "mlp_ratio", "classes", "class_dropout", "learn_sigma", "timesteps",
-                                         "routing",   "seed",    "device",        "precision",   NULL};
+                                         "routing",   "seed",    "device",        "precision", "residual", NULL};
 
 static void read_input(lua_State *L, sl_dit_config *c) {
   if (lua_getfield(L, 1, "input") != LUA_TTABLE || lua_rawlen(L, -1) != 3)
@@ -54,7 +54,7 @@ static void read_input(lua_State *L, sl_dit_config *c) {
 }
 
 static void read_config(lua_State *L, sl_dit_config *c) {
-  static const char *const devices[] = {"auto", "cpu", NULL}, *const precisions[] = {"f32", NULL};
+  static const char *const devices[] = {"auto", "cpu", NULL}, *const precisions[] = {"f32", "bf16", NULL};
   *c = sl_dit_defaults();
   if (lua_rawgeti(L, 1, 1) != LUA_TNIL) {
     if (lua_type(L, -1) != LUA_TSTRING)
@@ -75,7 +75,8 @@ static void read_config(lua_State *L, sl_dit_config *c) {
   c->timesteps = slL_field_integer(L, 1, w, "timesteps", c->timesteps);
   c->seed = slL_field_seed(L, 1, w, "seed", 0);
   slL_field_choice(L, 1, w, "device", devices, 0);
-  slL_field_choice(L, 1, w, "precision", precisions, 0);
+  c->compute = slL_field_choice(L, 1, w, "precision", precisions, 0) ? SL_BF16 : SL_F32;
+  c->residual = slL_field_choice(L, 1, w, "residual", precisions, 0) ? SL_BF16 : SL_F32;
 }
 
 static int l_dit(lua_State *L) {
@@ -464,6 +465,8 @@ static int l_describe(lua_State *L) {
   lua_pushboolean(L, c->learn_sigma), lua_setfield(L, -2, "learn_sigma");
   lua_pushinteger(L, c->timesteps), lua_setfield(L, -2, "timesteps");
   lua_pushinteger(L, c->seed), lua_setfield(L, -2, "seed");
+  lua_pushstring(L, sl_dtype_name(c->compute)), lua_setfield(L, -2, "precision");
+  lua_pushstring(L, sl_dtype_name(c->residual)), lua_setfield(L, -2, "residual");
   slL_push_routing_description(L, m->routing);
   lua_setfield(L, -2, "routing");
   return 1;

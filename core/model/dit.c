@@ -93,7 +93,8 @@ static sl_value *dit_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
   int64_t n = x->shape.dim[0];
   sl_value *z = sl_nn_patch_embed(b, "x_embedder", x, p, k->hidden);
   sl_init pos = {.kind = SL_INIT_FIXED, .fill = fill_pos_embed, .user = k};
-  z = sl_name(sl_add(z, sl_builder_param(b, "pos_embed", &SL_SHAPE(1, gh * gw, k->hidden), pos)), "tokens");
+  z = sl_add(z, sl_builder_param(b, "pos_embed", &SL_SHAPE(1, gh * gw, k->hidden), pos));
+  z = sl_name(b->residual == SL_F32 ? z : sl_cast(z, b->residual), "tokens");
   sl_value *c = sl_nn_timestep(b, "t_embedder", t, T_FREQUENCIES, k->hidden);
   sl_init normal = {.kind = SL_INIT_NORMAL, .a = 0.02f};
   int64_t rows = k->classes + (m->info.null_class ? 1 : 0);
@@ -137,6 +138,10 @@ static sl_status check_config(const sl_dit_config *c) {
              (long long)c->classes);
   SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "dit: class_dropout is %g, expected 0 … below 1",
              c->class_dropout);
+  SL_REQUIRE((c->compute == SL_F32 && c->residual == SL_F32) ||
+                 (c->compute == SL_BF16 && (c->residual == SL_F32 || c->residual == SL_BF16)),
+             ARG, "dit: precision is %s with residual %s, expected f32, or bf16 with residual f32 or bf16",
+             sl_dtype_name(c->compute), sl_dtype_name(c->residual));
   SL_REQUIRE(c->timesteps > 0, ARG, "dit: timesteps is %lld, expected at least 1", (long long)c->timesteps);
   return SL_STATUS_OK;
 }
@@ -170,6 +175,10 @@ sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *r
   };
   sl_status s = sl_model_create(ctx, &dit_kind, c, &info, routing, channels, c->seed, out);
   sl_free(ctx, channels);
+  if (s == SL_STATUS_OK) {
+    (*out)->compute = config->compute;
+    (*out)->residual = config->residual;
+  }
   return s;
 }
 

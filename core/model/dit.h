@@ -12,6 +12,7 @@ typedef struct sl_dit_config {
   int64_t classes;      /* 1: unconditional, one row and no dropout, as the reference */
   double class_dropout; /* 0 with more classes: no null row */
   bool learn_sigma;     /* twice the input's channels come out */
+  sl_dtype compute, residual; /* f32, or bf16 (then the residual stream f32 or bf16): see sl_builder */
   int64_t timesteps;    /* rows of the mask tables */
   uint32_t seed;
 } sl_dit_config;

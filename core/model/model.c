@@ -137,7 +137,9 @@ sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, s
     return sl_graph_fail(
         b->g, sl_fail(SL_STATUS_SHAPE, "%s: x is %s, expected [N,%lld,%lld,%lld]", m->kind->name,
                       sl_shape_text(&x->shape), (long long)i->in_channels, (long long)i->height, (long long)i->width));
-  return m->kind->forward(m, b, x, t, y);
+  b->compute = m->compute;
+  b->residual = m->residual;
+  return sl_cast(m->kind->forward(m, b, x, t, y), SL_F32);
 }
 
 sl_value *sl_model_build_cfg(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y, sl_value *scale,

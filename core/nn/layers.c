@@ -6,7 +6,7 @@ sl_value *sl_nn_linear(sl_builder *b, const char *name, sl_value *x, int64_t out
   sl_value *w = sl_builder_param(b, "weight", &SL_SHAPE(out, x->shape.dim[x->shape.rank - 1]), init);
   sl_value *bias = sl_builder_param(b, "bias", &SL_SHAPE(out), (sl_init){.kind = SL_INIT_ZERO});
   sl_scope_pop(b->g);
-  return sl_name(sl_linear(x, w, bias, act), "%s", name);
+  return sl_name(sl_linear(sl_cast(x, b->compute), sl_cast(w, b->compute), bias, act), "%s", name);
 }
 
 sl_value *sl_nn_embedding(sl_builder *b, const char *name, sl_value *index, int64_t rows, int64_t width, sl_init init) {
@@ -35,7 +35,8 @@ sl_value *sl_nn_patch_embed(sl_builder *b, const char *name, sl_value *x, int64_
   sl_scope_pop(b->g);
   sl_value *cut = SL_PERMUTE(SL_RESHAPE(x, n, c, gh, p, gw, p), 0, 2, 4, 1, 3, 5); /* [N, gh, gw, C, p, p] */
   sl_value *rows = SL_RESHAPE(cut, n, gh * gw, c * p * p);
-  return sl_name(sl_linear(rows, SL_RESHAPE(w, width, c * p * p), bias, SL_ACT_NONE), "%s.proj", name);
+  w = sl_cast(SL_RESHAPE(w, width, c * p * p), b->compute);
+  return sl_name(sl_linear(sl_cast(rows, b->compute), w, bias, SL_ACT_NONE), "%s.proj", name);
 }
 
 sl_value *sl_nn_self_attention(sl_builder *b, const char *name, sl_value *x, int heads) {

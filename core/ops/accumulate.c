@@ -1,4 +1,5 @@
-/* Adding into the flat gradient array: the last node of a parameter's gradient where its producer cannot add by itself. */
+/* Adding into the flat gradient array: the last node of a parameter's gradient where its producer cannot add by itself.
+ */
 #include "ops/kernels.h"
 
 static sl_status infer_accumulate(sl_node *n) {
@@ -7,7 +8,8 @@ static sl_status infer_accumulate(sl_node *n) {
   return SL_STATUS_OK;
 }
 
-static sl_status run_accumulate(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *workspace) {
+static sl_status run_accumulate(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                                void *workspace) {
   (void)n, (void)state, (void)workspace;
   return e->kernels->accumulate(e, &out[0], &in[0]);
 }

@@ -1,6 +1,7 @@
 #include "ops/dnnl_cpu.h"
 
 #include <dnnl.h>
+#include <stdio.h>
 
 #include "base/parallel.h"
 
@@ -208,4 +209,11 @@ sl_status sl_dnnl_gemm_run(sl_dnnl_gemm *p, void *c, const void *a, const void *
   TRY_DNNL(dnnl_primitive_execute(p->product[accumulate].run, p->stream, p->bias ? 5 : 4, args));
   TRY_DNNL(dnnl_stream_wait(p->stream));
   return SL_STATUS_OK;
+}
+
+const char *sl_dnnl_version(void) {
+  static _Thread_local char text[32];
+  const dnnl_version_t *v = dnnl_version();
+  snprintf(text, sizeof text, "%d.%d.%d", v->major, v->minor, v->patch);
+  return text;
 }

@@ -1,6 +1,6 @@
-/* The menu of operations: thin functions over sl_apply, for those who build graphs in C. Inputs are borrowed, results belong to
- * the graph; NULL in gives NULL out, the first error stays in the graph. Shapes in comments; N batch, T tokens, C channels.
- * Dimensions count from 0, negative from the end. float: f32 or bf16. */
+/* The menu of operations: thin functions over sl_apply, for those who build graphs in C. Inputs are borrowed, results
+ * belong to the graph; NULL in gives NULL out, the first error stays in the graph. Shapes in comments; N batch, T
+ * tokens, C channels. Dimensions count from 0, negative from the end. float: f32 or bf16. */
 #ifndef SL_OPS_OPS_H
 #define SL_OPS_OPS_H
 
@@ -13,25 +13,27 @@ typedef enum sl_op_id {
 } sl_op_id;
 #undef SL_OP
 
-/* sl_apply by number; the functions below are written with it. in[] may hold NULL for absent optional inputs only where the
- * function's comment says [opt]; the graph is taken from the first input. */
+/* sl_apply by number; the functions below are written with it. in[] may hold NULL for absent optional inputs only where
+ * the function's comment says [opt]; the graph is taken from the first input. */
 sl_value *sl_op1(sl_op_id op, sl_value *x, const sl_attrs *a);
 sl_value *sl_op2(sl_op_id op, sl_value *x, sl_value *y, const sl_attrs *a);
 sl_value *sl_opn(sl_op_id op, int n, sl_value *const *in, const sl_attrs *a); /* in[0] must not be NULL */
 
 /* --- views: same storage, no copy (reshape copies where strides cannot express it) --- */
 sl_value *sl_reshape(sl_value *x, int rank, const int64_t *dim); /* one dim may be -1: what is left */
-#define SL_RESHAPE(x, ...) sl_reshape((x), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+#define SL_RESHAPE(x, ...)                                                                                             \
+  sl_reshape((x), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
 sl_value *sl_permute(sl_value *x, int rank, const int *dims);
-#define SL_PERMUTE(x, ...) sl_permute((x), (int)(sizeof((int[]){__VA_ARGS__}) / sizeof(int)), (const int[]){__VA_ARGS__})
+#define SL_PERMUTE(x, ...)                                                                                             \
+  sl_permute((x), (int)(sizeof((int[]){__VA_ARGS__}) / sizeof(int)), (const int[]){__VA_ARGS__})
 sl_value *sl_slice(sl_value *x, int dim, int64_t first, int64_t last, int64_t step); /* last included */
-sl_value *sl_select(sl_value *x, int dim, int64_t index);                           /* drops dim */
-sl_value *sl_expand(sl_value *x, const sl_shape *shape);                            /* numpy's broadcast_to */
+sl_value *sl_select(sl_value *x, int dim, int64_t index);                            /* drops dim */
+sl_value *sl_expand(sl_value *x, const sl_shape *shape);                             /* numpy's broadcast_to */
 /* count equal parts along dim, at most SL_MAX_OUTPUTS: part i is sl_output(v, i). */
 sl_value *sl_chunk(sl_value *x, int count, int dim);
 sl_value *sl_detach(sl_value *x); /* x, but no gradient passes */
 /* --- copies --- */
-sl_value *sl_contiguous(sl_value *x); /* x itself if dense */
+sl_value *sl_contiguous(sl_value *x);           /* x itself if dense */
 sl_value *sl_cast(sl_value *x, sl_dtype dtype); /* x itself if of that dtype */
 sl_value *sl_cat(int n, sl_value *const *x, int dim);
 sl_value *sl_stack(int n, sl_value *const *x, int dim);
@@ -48,8 +50,8 @@ sl_value *sl_sin(sl_value *x);
 sl_value *sl_cos(sl_value *x);
 sl_value *sl_tanh(sl_value *x);
 sl_value *sl_silu(sl_value *x);
-sl_value *sl_gelu(sl_value *x); /* tanh form */
-sl_value *sl_round(sl_value *x); /* ties to even */
+sl_value *sl_gelu(sl_value *x);                        /* tanh form */
+sl_value *sl_round(sl_value *x);                       /* ties to even */
 sl_value *sl_clamp(sl_value *x, double lo, double hi); /* gradient 1 inside, both ends included */
 sl_value *sl_add(sl_value *a, sl_value *b);
 sl_value *sl_sub(sl_value *a, sl_value *b);
@@ -75,8 +77,8 @@ sl_value *sl_softmax(sl_value *x, int dim);
 /* --- rows --- */
 /* table [R, …], index i32 or i64 [M…] -> [M…, …]; an index outside 0 … R-1 stops the run with ARG. */
 sl_value *sl_gather(sl_value *table, sl_value *index);
-/* t [N] (f32, or integers) -> f32 [N, dim]: cos(t f_i) then sin(t f_i), f_i = exp(-ln(max_period) i / (dim/2)); a zero column
- * for odd dim. Source: DiT models.py, TimestepEmbedder; guided-diffusion nn.py. */
+/* t [N] (f32, or integers) -> f32 [N, dim]: cos(t f_i) then sin(t f_i), f_i = exp(-ln(max_period) i / (dim/2)); a zero
+ * column for odd dim. Source: DiT models.py, TimestepEmbedder; guided-diffusion nn.py. */
 sl_value *sl_timestep_embedding(sl_value *t, int64_t dim);
 
 /* --- random: dim 0 is the sample; the step block gives seed and step (program.h) --- */
@@ -90,9 +92,9 @@ sl_value *sl_matmul(sl_value *a, sl_value *b);
 typedef enum sl_act { SL_ACT_NONE, SL_ACT_GELU, SL_ACT_GELU_ERF, SL_ACT_SILU } sl_act;
 /* act(x w^T + b): x […, K], w [P, K], b [P] [opt] -> […, P]. Output 1 is the value before the activation. */
 sl_value *sl_linear(sl_value *x, sl_value *w, sl_value *b, sl_act act);
-/* softmax(q k^T scale) v per head. q [N,Tq,H,D], k and v [N,Tk,H,D], any strides; scale 0: 1/sqrt(D); mask u8 [N,Tk] [opt], 0 hides
- * a key (a row with no visible key gives zeros); causal: query i sees keys 0 … i + Tk - Tq. Output [N,Tq,H,D]; output 1:
- * log-sum-exp f32 [N,H,Tq]. Never holds Tq x Tk per head. */
+/* softmax(q k^T scale) v per head. q [N,Tq,H,D], k and v [N,Tk,H,D], any strides; scale 0: 1/sqrt(D); mask u8 [N,Tk]
+ * [opt], 0 hides a key (a row with no visible key gives zeros); causal: query i sees keys 0 … i + Tk - Tq. Output
+ * [N,Tq,H,D]; output 1: log-sum-exp f32 [N,H,Tq]. Never holds Tq x Tk per head. */
 sl_value *sl_attention(sl_value *q, sl_value *k, sl_value *v, sl_value *mask, double scale, bool causal);
 /* Self-attention on packed qkv [N,T,3,H,D], no mask: the same numbers, and one packed gradient. Output [N,T,H,D]. */
 sl_value *sl_attention_qkv(sl_value *qkv, double scale);
@@ -103,8 +105,8 @@ sl_value *sl_layer_norm(sl_value *x, sl_value *w, sl_value *b, double eps);
 /* LayerNorm (no affine) of mask*x, then * (1 + scale) + shift: x [N,T,C], shift and scale [N,C], mask u8 [N,C] [opt].
  * Source: DiT models.py modulate(); DTR models.py, the routed block. Outputs 1, 2: mean, rstd [N,T]. */
 sl_value *sl_adaln(sl_value *x, sl_value *shift, sl_value *scale, sl_value *mask, double eps);
-/* x, y, skip [N,T,C], gate [N,C], mask u8 [N,C]. Without skip: mask*x + gate*y; with skip: x + gate*y + (1-mask)*skip; without
- * mask: x + gate*y. Source: DTR's block, r + gate*branch and r + (1-m)*z. */
+/* x, y, skip [N,T,C], gate [N,C], mask u8 [N,C]. Without skip: mask*x + gate*y; with skip: x + gate*y + (1-mask)*skip;
+ * without mask: x + gate*y. Source: DTR's block, r + gate*branch and r + (1-m)*z. */
 sl_value *sl_gated_residual(sl_value *x, sl_value *y, sl_value *gate, sl_value *mask, sl_value *skip);
 
 #endif

@@ -46,7 +46,8 @@ static void test_gradient_accumulates(void **state) {
   sl_program *p = NULL;
   OK(sl_graph_compile(g, NULL, &p));
   sl_graph_release(g);
-  sl_tensor *in = floats(3, (float[]){1, 2, 3}), *params = floats(3, (float[]){4, 5, 6}), *grads = floats(3, (float[]){1, 1, 1});
+  sl_tensor *in = floats(3, (float[]){1, 2, 3}), *params = floats(3, (float[]){4, 5, 6}),
+            *grads = floats(3, (float[]){1, 1, 1});
   sl_tensor *out = NULL;
   OK(sl_tensor_new(ctx, NULL, SL_F32, &(sl_shape){0}, &out));
   sl_run run = {.inputs = &in, .outputs = &out, .params = params, .grads = grads};
@@ -123,7 +124,8 @@ static sl_status infer_same(sl_node *n) {
 #endif
 
 #ifndef WITH_ASAN
-static sl_status run_over(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *workspace) {
+static sl_status run_over(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                          void *workspace) {
   (void)e, (void)n, (void)state, (void)workspace;
   int64_t count = sl_shape_numel(&out->shape);
   for (int64_t i = 0; i <= count; i++) ((float *)out->data)[i] = ((const float *)in->data)[0]; /* one too many */
@@ -131,7 +133,8 @@ static sl_status run_over(sl_exec *e, const sl_node *n, const sl_view *out, cons
 }
 #endif
 
-static sl_status run_nothing(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *workspace) {
+static sl_status run_nothing(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                             void *workspace) {
   (void)e, (void)n, (void)out, (void)in, (void)state, (void)workspace;
   return SL_STATUS_OK;
 }

@@ -71,7 +71,7 @@ function golden.dit(config, tensors)
     heads = m.num_heads, mlp_ratio = m.mlp_ratio, classes = m.num_classes, class_dropout = m.class_dropout_prob,
     learn_sigma = m.learn_sigma, timesteps = config.taskcount or 1000, routing = routing_of(config, tensors),
   }
-  model:load_state(golden.open(config.weights))
+  model:load_state((golden.open(config.weights)))
   return model
 end
 
