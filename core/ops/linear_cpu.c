@@ -4,7 +4,8 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
-#define COLUMNS 128 /* summed together; a row's part of them is some cache lines in a row */
+#define UNIT 16     /* columns: a cache line of floats, so that two threads never write the same one */
+#define COLUMNS 768 /* summed together at most: long runs of a row, and sums that stay in L1 */
 #define ROWS 64     /* summed before they join the total, which keeps rounding small */
 
 typedef struct column_sum {
@@ -23,26 +24,28 @@ static void add_row(const column_sum *s, int64_t row, int64_t first, int n, floa
   }
 }
 
+static void sum_block(const column_sum *s, int64_t first, int n) {
+  float total[COLUMNS], part[COLUMNS], *y = (float *)s->y->data + first;
+  memset(total, 0, sizeof total);
+  for (int64_t r = 0; r < s->rows; r += ROWS) {
+    memset(part, 0, sizeof part);
+    for (int64_t i = r; i < r + ROWS && i < s->rows; i++) add_row(s, i, first, n, part);
+    for (int j = 0; j < n; j++) total[j] += part[j];
+  }
+  for (int j = 0; j < n; j++) y[j] = s->y->accumulate ? y[j] + total[j] : total[j];
+}
+
 static void sum_columns(void *user, int64_t begin, int64_t end, int thread) {
   const column_sum *s = user;
-  float total[COLUMNS], part[COLUMNS], *y = s->y->data;
+  int64_t last = end * UNIT < s->cols ? end * UNIT : s->cols;
   (void)thread;
-  for (int64_t block = begin; block < end; block++) {
-    int64_t first = block * COLUMNS;
-    int n = (int)(s->cols - first < COLUMNS ? s->cols - first : COLUMNS);
-    memset(total, 0, sizeof total);
-    for (int64_t r = 0; r < s->rows; r += ROWS) {
-      memset(part, 0, sizeof part);
-      for (int64_t i = r; i < r + ROWS && i < s->rows; i++) add_row(s, i, first, n, part);
-      for (int j = 0; j < n; j++) total[j] += part[j];
-    }
-    for (int j = 0; j < n; j++) y[first + j] = s->y->accumulate ? y[first + j] + total[j] : total[j];
-  }
+  for (int64_t c = begin * UNIT; c < last; c += COLUMNS)
+    sum_block(s, c, (int)(last - c < COLUMNS ? last - c : COLUMNS));
 }
 
 sl_status sl_cpu_column_sum(sl_exec *e, const sl_view *y, const sl_view *x, int64_t rows, int64_t cols,
                             int64_t row_stride) {
   column_sum s = {y, x, rows, cols, row_stride};
-  sl_parallel_for(e->ctx, (cols + COLUMNS - 1) / COLUMNS, 1, sum_columns, &s);
+  sl_parallel_for(e->ctx, (cols + UNIT - 1) / UNIT, 1 + 1024 / (rows + 1), sum_columns, &s);
   return SL_STATUS_OK;
 }
