@@ -1,5 +1,6 @@
-/* What the files of bindings/ share: the state's context, checked arguments, raised errors, tensors and traces as userdata.
- * Handle first: an empty box with its metatable is pushed, then the core fills it, so that an error in between leaks nothing. */
+/* What the files of bindings/ share: the state's context, checked arguments, raised errors, tensors and traces as
+ * userdata. Handle first: an empty box with its metatable is pushed, then the core fills it, so that an error in
+ * between leaks nothing. */
 #ifndef SLUICE_LBIND_H
 #define SLUICE_LBIND_H
 
@@ -27,8 +28,8 @@ void **slL_program_cache(lua_State *L, void (*release)(void *cache));
 int slL_error(lua_State *L, const char *fmt, ...);
 /* Raises the core's error text unless s is OK; else 1, so that `return slL_try(L, f(…))` returns the box on the top. */
 int slL_try(lua_State *L, sl_status s);
-/* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position 1 is the
- * caller's affair. what: "sluice.dit" and the like. */
+/* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position
+ * 1 is the caller's affair. what: "sluice.dit" and the like. */
 void slL_options(lua_State *L, int idx, const char *what, const char *const *names);
 /* Raises about a name that is not in names. kind: "field", "option". */
 int slL_unknown(lua_State *L, const char *what, const char *kind, const char *name, const char *const *names);
@@ -64,12 +65,13 @@ void slL_push_value(lua_State *L, sl_value *v, slL_trace *trace);
 
 /* --- traces (l_box.c) --- */
 
-/* Lua functions may now be called with symbolic tensors of g. Concrete tensors that they use become tables of g. Leaves the stack
- * as it was; slL_trace_end must follow, whatever the functions do. */
+/* Lua functions may now be called with symbolic tensors of g. Concrete tensors that they use become tables of g. Leaves
+ * the stack as it was; slL_trace_end must follow, whatever the functions do. */
 slL_trace *slL_trace_begin(lua_State *L, sl_graph *g);
 void slL_trace_end(lua_State *L, slL_trace *trace); /* symbolic tensors still around raise when used */
 sl_graph *slL_trace_graph(slL_trace *trace);
-/* Like begin, but pushes the trace, which ends when it is closed or collected; captured tensors become inputs of g, in order. */
+/* Like begin, but pushes the trace, which ends when it is closed or collected; captured tensors become inputs of g, in
+ * order. */
 slL_trace *slL_trace_push(lua_State *L, sl_graph *g);
 int slL_trace_captured(const slL_trace *trace, sl_tensor *const **tensors);
 /* Raises the error recorded in the trace's graph, if any. */
@@ -77,7 +79,8 @@ void slL_trace_check(lua_State *L, slL_trace *trace);
 
 /* --- operations (l_ops.c) --- */
 
-/* Runs op on the n values at the stack positions idx (0: absent), eagerly or into a trace; pushes its outputs, returns their number. */
+/* Runs op on the n values at the stack positions idx (0: absent), eagerly or into a trace; pushes its outputs, returns
+ * their number. */
 int slL_call_op(lua_State *L, const sl_op *op, int n, const int *idx, const sl_attrs *attrs);
 
 /* --- small readers --- */

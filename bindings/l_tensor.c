@@ -1,0 +1,199 @@
+/* The methods of tensors that are no operations. */
+#include "l_tensor.h"
+
+static int no_value(lua_State *L, const char *what) {
+  return slL_error(L, "%s: a symbolic tensor has no value while tracing", what);
+}
+
+/* The tensor at 1, for methods that read values. */
+static sl_tensor *with_values(lua_State *L, const char *what) {
+  if (slL_is_symbolic(L, 1)) no_value(L, what);
+  return slL_check_tensor(L, 1);
+}
+
+static int l_shape(lua_State *L) {
+  const sl_shape *s =
+      slL_is_symbolic(L, 1) ? &slL_check_value(L, 1, NULL)->shape : sl_tensor_shape(slL_check_tensor(L, 1));
+  lua_createtable(L, s->rank, 0);
+  for (int i = 0; i < s->rank; i++) {
+    lua_pushinteger(L, s->dim[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static int l_dtype(lua_State *L) {
+  sl_dtype d = slL_is_symbolic(L, 1) ? slL_check_value(L, 1, NULL)->dtype : sl_tensor_dtype(slL_check_tensor(L, 1));
+  lua_pushstring(L, sl_dtype_name(d));
+  return 1;
+}
+
+static int l_device(lua_State *L) {
+  if (slL_is_symbolic(L, 1)) lua_pushliteral(L, "cpu");
+  else lua_pushstring(L, sl_tensor_device(slL_check_tensor(L, 1))->name);
+  return 1;
+}
+
+static int l_rank(lua_State *L) {
+  lua_pushinteger(L, slL_is_symbolic(L, 1) ? slL_check_value(L, 1, NULL)->shape.rank
+                                           : sl_tensor_shape(slL_check_tensor(L, 1))->rank);
+  return 1;
+}
+
+static int l_numel(lua_State *L) {
+  lua_pushinteger(L, slL_is_symbolic(L, 1) ? sl_shape_numel(&slL_check_value(L, 1, NULL)->shape)
+                                           : sl_tensor_numel(slL_check_tensor(L, 1)));
+  return 1;
+}
+
+static int to_symbolic(lua_State *L, bool to_dtype, sl_dtype dtype) {
+  sl_value *v = slL_check_value(L, 1, NULL);
+  if (!to_dtype || v->dtype == dtype) {
+    lua_settop(L, 1);
+    return 1;
+  }
+  return slL_call_op(L, sl_op_find("cast"), 1, (int[]){1}, &(sl_attrs){{dtype}, {0}});
+}
+
+/* t:to(dtype or device): t itself where nothing changes. */
+static int l_to(lua_State *L) {
+  const char *name = luaL_checkstring(L, 2);
+  sl_dtype dtype = SL_F32;
+  const sl_device *dev = NULL;
+  bool to_dtype = sl_dtype_from_name(name, &dtype);
+  if (!to_dtype && sl_device_find(slL_context(L), name, &dev) != SL_STATUS_OK) {
+    static const char *const names[] = {"f32", "bf16", "i32", "i64", "u8",  "f16",
+                                        "f64", "bool", "i8",  "i16", "cpu", NULL};
+    slL_unknown(L, "to", "dtype or device", name, names);
+  }
+  if (slL_is_symbolic(L, 1)) return to_symbolic(L, to_dtype, dtype);
+  sl_tensor *t = slL_check_tensor(L, 1);
+  if (!dev) dev = sl_tensor_device(t);
+  if (!to_dtype) dtype = sl_tensor_dtype(t);
+  if (dev == sl_tensor_device(t) && dtype == sl_tensor_dtype(t)) {
+    lua_settop(L, 1);
+    return 1;
+  }
+  return slL_try(L, sl_tensor_to(t, dtype, dev, slL_push_tensor(L)));
+}
+
+static int l_clone(lua_State *L) {
+  if (slL_is_symbolic(L, 1)) {
+    slL_check_value(L, 1, NULL);
+    lua_settop(L, 1);
+    return 1;
+  }
+  sl_tensor *t = slL_check_tensor(L, 1);
+  return slL_try(L, sl_tensor_to(t, sl_tensor_dtype(t), NULL, slL_push_tensor(L)));
+}
+
+static int l_item(lua_State *L) {
+  sl_tensor *t = with_values(L, "item");
+  if (sl_tensor_numel(t) != 1)
+    return slL_error(L, "item: the tensor is %s, expected one element", sl_shape_text(sl_tensor_shape(t)));
+  slL_tensor_totable(L);
+  while (lua_type(L, -1) == LUA_TTABLE) lua_rawgeti(L, -1, 1);
+  return 1;
+}
+
+static int l_totable(lua_State *L) {
+  with_values(L, "totable");
+  return slL_tensor_totable(L);
+}
+
+static int l_length(lua_State *L) {
+  const sl_shape *s = sl_tensor_shape(with_values(L, "#"));
+  if (s->rank == 0) return slL_error(L, "#: a tensor of no dimensions has no length");
+  lua_pushinteger(L, s->dim[0]);
+  return 1;
+}
+
+/* t:release() frees the memory at once, unless other tensors see it too. */
+static int l_release(lua_State *L) {
+  if (slL_is_symbolic(L, 1)) return 0;
+  slL_release_tensor(L, 1);
+  return 0;
+}
+
+static int dim_of(lua_State *L, int idx, int rank) {
+  lua_Integer d = luaL_checkinteger(L, idx);
+  if (d == 0 || d > rank || d < -rank) slL_error(L, "transpose: dimension %I is outside 1 to %d", (LUAI_UACINT)d, rank);
+  return (int)(d > 0 ? d - 1 : d + rank);
+}
+
+/* t:transpose(a, b): the last two dimensions if none are named. */
+static int l_transpose(lua_State *L) {
+  lua_settop(L, 3);
+  l_rank(L);
+  int rank = (int)lua_tointeger(L, -1);
+  if (lua_isnil(L, 2) && lua_isnil(L, 3)) {
+    lua_pushinteger(L, -2), lua_replace(L, 2);
+    lua_pushinteger(L, -1), lua_replace(L, 3);
+  }
+  int a = dim_of(L, 2, rank), b = dim_of(L, 3, rank);
+  sl_attrs attrs = {{rank}, {0}};
+  for (int i = 0; i < rank; i++) attrs.i[1 + i] = i == a ? b : i == b ? a : i;
+  return slL_call_op(L, sl_op_find("permute"), 1, (int[]){1}, &attrs);
+}
+
+/* --- comparisons by operators --- */
+
+static double number_of(lua_State *L, int idx, const char *what) {
+  if (lua_type(L, idx) == LUA_TNUMBER) return lua_tonumber(L, idx);
+  if (slL_is_symbolic(L, idx)) no_value(L, what);
+  sl_tensor *t = slL_check_tensor(L, idx);
+  if (sl_tensor_numel(t) != 1)
+    slL_error(L, "%s on tensors must be true or false: of %s there is no one answer; write x:lt(y), x:le(y)", what,
+              sl_shape_text(sl_tensor_shape(t)));
+  return sl_tensor_at(t, 0);
+}
+
+/* Lua's order operators give booleans, so they take one element on each side. */
+static int l_lt(lua_State *L) {
+  if (slL_is_symbolic(L, 2)) no_value(L, "<");
+  lua_pushboolean(L, number_of(L, 1, "<") < number_of(L, 2, "<"));
+  return 1;
+}
+
+static int l_le(lua_State *L) {
+  if (slL_is_symbolic(L, 2)) no_value(L, "<=");
+  lua_pushboolean(L, number_of(L, 1, "<=") <= number_of(L, 2, "<="));
+  return 1;
+}
+
+static int l_gc(lua_State *L) {
+  slL_release_tensor(L, 1);
+  return 0;
+}
+
+static int l_is_tensor(lua_State *L) {
+  lua_pushboolean(L, slL_is_tensor(L, 1));
+  return 1;
+}
+
+static const luaL_Reg methods[] = {{"shape", l_shape},     {"dtype", l_dtype},         {"device", l_device},
+                                   {"rank", l_rank},       {"numel", l_numel},         {"to", l_to},
+                                   {"clone", l_clone},     {"item", l_item},           {"totable", l_totable},
+                                   {"release", l_release}, {"transpose", l_transpose}, {NULL, NULL}};
+
+static const luaL_Reg meta[] = {{"__gc", l_gc},
+                                {"__close", l_gc},
+                                {"__len", l_length},
+                                {"__lt", l_lt},
+                                {"__le", l_le},
+                                {"__newindex", slL_tensor_newindex},
+                                {"__tostring", slL_tensor_tostring},
+                                {NULL, NULL}};
+
+void slL_open_tensor(lua_State *L) {
+  slL_class(L, SLL_TENSOR, meta, methods);
+  luaL_getmetatable(L, SLL_TENSOR);
+  lua_getfield(L, -1, "__index");
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, "methods"); /* where l_ops.c adds one per operation */
+  lua_pushcclosure(L, slL_tensor_index, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+  lua_pushcfunction(L, l_is_tensor);
+  lua_setfield(L, -2, "is_tensor");
+}
