@@ -143,6 +143,11 @@ sl_value *slL_to_value(lua_State *L, int idx, slL_trace *trace) {
   return v;
 }
 
+sl_value *slL_test_value(lua_State *L, int idx, slL_trace *trace) {
+  box *b = test_box(L, idx);
+  return b && b->v && trace->graph && b->trace->graph == trace->graph ? b->v : NULL;
+}
+
 void slL_push_value(lua_State *L, sl_value *v, slL_trace *trace) {
   if (!v) slL_trace_check(L, trace);
   luaL_checkstack(L, 8, "too many tensors");

@@ -71,6 +71,8 @@ static int l_memory(lua_State *L) {
   lua_setfield(L, -2, "bytes");
   lua_pushinteger(L, (lua_Integer)m.peak_bytes);
   lua_setfield(L, -2, "peak_bytes");
+  lua_pushinteger(L, (lua_Integer)slL_memory_limit());
+  lua_setfield(L, -2, "limit");
   lua_pushinteger(L, (lua_Integer)m.blocks);
   lua_setfield(L, -2, "blocks");
   lua_pushinteger(L, (lua_Integer)m.calls);

@@ -63,7 +63,7 @@ static sl_value *build_loss(void *user, sl_graph *g, const sl_loss_inputs *in) {
   sl_value *loss = NULL;
   l->failed = lua_pcall(L, 1, 1, 0) != LUA_OK;
   if (!l->failed) {
-    loss = slL_is_symbolic(L, -1) ? slL_to_value(L, -1, trace) : NULL;
+    loss = slL_test_value(L, -1, trace);
     if (!loss)
       sl_graph_fail(g, sl_fail(SL_STATUS_ARG, "loss: the function returned %s, expected a tensor of per-sample losses",
                                luaL_typename(L, -1)));

@@ -44,7 +44,7 @@ static int state_gc(lua_State *L) {
 }
 
 /* SLUICE_MEMORY ("24G", "500M", bytes), or what the machine has: the limit of the context. */
-static uint64_t memory_limit(void) {
+uint64_t slL_memory_limit(void) {
   const char *text = getenv("SLUICE_MEMORY");
   char *end = NULL;
   double n = text ? strtod(text, &end) : 0;
@@ -72,7 +72,7 @@ void slL_open_state(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   s->main = lua_tothread(L, -1);
   lua_pop(L, 1);
-  sl_context_options o = {.log = on_log, .pressure = on_pressure, .user = s, .memory_limit = memory_limit()};
+  sl_context_options o = {.log = on_log, .pressure = on_pressure, .user = s, .memory_limit = slL_memory_limit()};
   slL_try(L, sl_context_new(&o, &s->ctx));
   slL_try(L, sl_eager_new(s->ctx, EAGER_PROGRAMS, &s->eager));
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);

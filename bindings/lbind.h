@@ -14,6 +14,7 @@
 void slL_open_state(lua_State *L);
 sl_context *slL_context(lua_State *L);
 sl_eager *slL_eager(lua_State *L);
+uint64_t slL_memory_limit(void); /* bytes that a state's context may take: SLUICE_MEMORY, or the machine's */
 /* The seed of a call that names none: sluice.seed's number, then one more at each call. */
 uint32_t slL_next_seed(lua_State *L);
 void slL_set_seed(lua_State *L, uint32_t seed);
@@ -26,7 +27,7 @@ void **slL_program_cache(lua_State *L, void (*release)(void *cache));
 
 /* Raises fmt (as lua_pushfstring) at the nearest line of a Lua function that is the user's. Never returns. */
 int slL_error(lua_State *L, const char *fmt, ...);
-/* Raises the core's error text unless s is OK; else 1, so that `return slL_try(L, f(…))` returns the box on the top. */
+/* Raises the core's error text unless s is OK; else 1, so that `return slL_try(L, f(…))` returns the top's box. */
 int slL_try(lua_State *L, sl_status s);
 /* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position
  * 1 is the caller's affair. what: "sluice.dit" and the like. */
@@ -61,6 +62,9 @@ bool slL_is_symbolic(lua_State *L, int idx);
 sl_value *slL_check_value(lua_State *L, int idx, slL_trace **trace);
 /* The symbolic, concrete (captured) or number value at idx, as a value of the trace. */
 sl_value *slL_to_value(lua_State *L, int idx, slL_trace *trace);
+/* The symbolic tensor at idx if it belongs to the trace, else NULL; never raises. For callers with the core's frames
+ * below them. */
+sl_value *slL_test_value(lua_State *L, int idx, slL_trace *trace);
 void slL_push_value(lua_State *L, sl_value *v, slL_trace *trace);
 
 /* --- traces (l_box.c) --- */

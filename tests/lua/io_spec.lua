@@ -80,7 +80,9 @@ describe("json", function()
     assert.equal(text, sluice.json.encode(v))
     assert.equal("[]", sluice.json.encode({}, "array"))
     assert.equal("{}", sluice.json.encode {})
-    for _, n in ipairs { 0.1, 1 / 3, 1e300, 1.0, -0.5, 123456789012 } do assert.equal(n, sluice.json.decode(sluice.json.encode(n))) end
+    for _, n in ipairs { 0.1, 1 / 3, 1e300, 1.0, -0.5, 123456789012 } do
+      assert.equal(n, sluice.json.decode(sluice.json.encode(n)))
+    end
     assert.equal(math.maxinteger, math.tointeger(sluice.json.encode(math.maxinteger)))
   end)
 

@@ -87,7 +87,8 @@ end)
 
 describe("arguments of any kind", function()
   local values = {
-    false, true, 0, 1, -1, 2, 1.5, 1e300, 0 / 0, math.mininteger, "", "x", "f32", {}, { 1 }, { 1, 2 }, { "x" }, { x = 1 }, { dim = 9 }, { dims = {} },
+    false, true, 0, 1, -1, 2, 1.5, 1e300, 0 / 0, math.mininteger, "", "x", "f32", {}, { 1 }, { 1, 2 },
+    { "x" }, { x = 1 }, { dim = 9 }, { dims = {} },
     type, function() return 1 end, coroutine.create(type), io.stdout, t, t[1], sluice.tensor(1), sluice.zeros { 0 },
     sluice.tensor({ 1, 2 }, { dtype = "i64" }), t:to "f64", t:to "bool", { t }, { t, t }, { {} },
   }
@@ -132,5 +133,21 @@ describe("arguments of any kind", function()
       for _ = 1, 60 do poke(f, draw(4) - 1) end
     end
     assert.same({ 1, 2, 3 }, sluice.tensor({ 1, 2, 3 }):totable())
+  end)
+
+  it("nor with symbolic tensors among them", function()
+    local kept
+    for _, name in ipairs(require("sluice.core").signature()) do
+      for i = 1, 40 do
+        pcall(sluice.value_and_grad, function(p)
+          values[#values + 1], values[#values + 2] = p, p[1]
+          poke(function(...) return sluice[name](p, ...) end, i % 5)
+          poke(sluice[name], i % 5)
+          values[#values], values[#values - 1] = nil, nil
+          kept = kept or p
+        end, t)
+        poke(function(...) return sluice[name](kept, ...) end, 1)
+      end
+    end
   end)
 end)
