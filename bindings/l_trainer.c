@@ -88,7 +88,7 @@ static void read_ema(lua_State *L, sl_train_options *o) {
   if (n > SL_MAX_EMA) slL_error(L, "ema: %d decays, at most %d", (int)n, SL_MAX_EMA);
   for (lua_Unsigned i = 0; i < n; i++) {
     if (lua_rawgeti(L, -1, (lua_Integer)i + 1) != LUA_TNUMBER) slL_error(L, "ema: expected a list of decays");
-    o->ema_decay[o->n_ema++] = (float)lua_tonumber(L, -1);
+    o->ema_decay[o->n_ema++] = lua_tonumber(L, -1);
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
@@ -109,12 +109,12 @@ static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
   o->model = slL_field_model(L, 1, w);
   o->diffusion = slL_field_diffusion(L, 1, w);
   o->data = slL_field_dataset(L, 1, w);
-  o->lr = (float)slL_field_number(L, 1, w, "lr", (double)o->lr);
-  o->beta1 = (float)slL_field_number(L, 1, w, "beta1", 0.9);
-  o->beta2 = (float)slL_field_number(L, 1, w, "beta2", 0.999);
-  o->eps = (float)slL_field_number(L, 1, w, "eps", 1e-8);
-  o->weight_decay = (float)slL_field_number(L, 1, w, "weight_decay", 0);
-  o->clip = (float)slL_field_number(L, 1, w, "clip", 0);
+  o->lr = slL_field_number(L, 1, w, "lr", o->lr);
+  o->beta1 = slL_field_number(L, 1, w, "beta1", 0.9);
+  o->beta2 = slL_field_number(L, 1, w, "beta2", 0.999);
+  o->eps = slL_field_number(L, 1, w, "eps", 1e-8);
+  o->weight_decay = slL_field_number(L, 1, w, "weight_decay", 0);
+  o->clip = slL_field_number(L, 1, w, "clip", 0);
   o->ema_warmup = slL_field_boolean(L, 1, w, "ema_warmup", true);
   o->batch = slL_field_integer(L, 1, w, "batch", 1);
   o->micro_batch = slL_field_integer(L, 1, w, "micro_batch", 0);

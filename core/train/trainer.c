@@ -25,12 +25,12 @@ struct sl_trainer {
 };
 
 sl_train_options sl_train_defaults(void) {
-  return (sl_train_options){.lr = 1e-4f,
-                            .beta1 = 0.9f,
-                            .beta2 = 0.999f,
-                            .eps = 1e-8f,
+  return (sl_train_options){.lr = 1e-4,
+                            .beta1 = 0.9,
+                            .beta2 = 0.999,
+                            .eps = 1e-8,
                             .n_ema = 1,
-                            .ema_decay = {0.9999f},
+                            .ema_decay = {0.9999},
                             .ema_warmup = true,
                             .batch = 1};
 }
@@ -55,16 +55,15 @@ static sl_status check_table(const char *what, const sl_tensor *t, int64_t n, bo
 }
 
 static sl_status check_rates(const sl_train_options *o) {
-  SL_REQUIRE(o->lr >= 0 && isfinite(o->lr), ARG, "optimizer: lr is %g, expected 0 or more", (double)o->lr);
+  SL_REQUIRE(o->lr >= 0 && isfinite(o->lr), ARG, "optimizer: lr is %g, expected 0 or more", o->lr);
   SL_REQUIRE(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1, ARG,
-             "optimizer: betas are {%g, %g}, expected 0 … below 1", (double)o->beta1, (double)o->beta2);
-  SL_REQUIRE(o->eps > 0, ARG, "optimizer: eps is %g, expected more than 0", (double)o->eps);
-  SL_REQUIRE(o->weight_decay >= 0, ARG, "optimizer: weight_decay is %g, expected 0 or more", (double)o->weight_decay);
-  SL_REQUIRE(o->clip >= 0, ARG, "optimizer: clip is %g, expected 0 (none) or more", (double)o->clip);
+             "optimizer: betas are {%g, %g}, expected 0 … below 1", o->beta1, o->beta2);
+  SL_REQUIRE(o->eps > 0, ARG, "optimizer: eps is %g, expected more than 0", o->eps);
+  SL_REQUIRE(o->weight_decay >= 0, ARG, "optimizer: weight_decay is %g, expected 0 or more", o->weight_decay);
+  SL_REQUIRE(o->clip >= 0, ARG, "optimizer: clip is %g, expected 0 (none) or more", o->clip);
   SL_REQUIRE(o->n_ema >= 0 && o->n_ema <= SL_MAX_EMA, ARG, "ema: %d decays, at most %d", o->n_ema, SL_MAX_EMA);
   for (int i = 0; i < o->n_ema; i++)
-    SL_REQUIRE(o->ema_decay[i] >= 0 && o->ema_decay[i] <= 1, ARG, "ema: decay is %g, expected 0 … 1",
-               (double)o->ema_decay[i]);
+    SL_REQUIRE(o->ema_decay[i] >= 0 && o->ema_decay[i] <= 1, ARG, "ema: decay is %g, expected 0 … 1", o->ema_decay[i]);
   return SL_STATUS_OK;
 }
 
@@ -154,7 +153,7 @@ static sl_status build_graph(const sl_train_options *o, sl_graph *g) {
   sl_losses l = describe_loss(o, &b, x0, t, f->classes ? y : NULL, noise);
   sl_status s = sl_graph_status(g);
   /* The gradient of the batch's mean loss, gathered over micro-batches. */
-  sl_value *total = sl_mul_scalar(sl_sum(l.loss, 0, NULL, false), 1.0 / (double)o->batch);
+  sl_value *total = sl_mul_scalar(sl_sum(l.loss, 0, NULL, false), 1.0 / o->batch);
   if (s == SL_STATUS_OK) s = add_gradients(&b, total, o->recompute);
   sl_builder_clear(&b);
   SL_TRY(s);
@@ -370,26 +369,25 @@ static double mean_of(sl_tensor *t) {
 static double learning_rate(const sl_trainer *tr) {
   if (!tr->o.schedule) return tr->o.lr;
   int64_t n = sl_tensor_numel(tr->o.schedule), at = tr->steps_done < n ? tr->steps_done : n - 1;
-  return (double)tr->o.lr * sl_tensor_at(tr->o.schedule, at);
+  return tr->o.lr * sl_tensor_at(tr->o.schedule, at);
 }
 
 static sl_status update(sl_trainer *tr, double norm, double lr) {
   const sl_train_options *o = &tr->o;
   double k = (double)tr->steps_done + 1, n = k;
-  sl_adamw a = {.lr = (float)lr,
+  sl_adamw a = {.lr = lr,
                 .beta1 = o->beta1,
                 .beta2 = o->beta2,
                 .eps = o->eps,
                 .weight_decay = o->weight_decay,
-                .correction1 = (float)(1 - pow((double)o->beta1, k)),
-                .correction2 = (float)(1 - pow((double)o->beta2, k)),
+                .correction1 = (1 - pow(o->beta1, k)),
+                .correction2 = (1 - pow(o->beta2, k)),
                 .grad_scale = 1};
-  if (o->clip > 0 && norm > (double)o->clip)
-    a.grad_scale = (float)((double)o->clip / (norm + 1e-6)); /* as torch's clip_grad_norm_ */
+  if (o->clip > 0 && norm > o->clip) a.grad_scale = o->clip / (norm + 1e-6); /* as torch's clip_grad_norm_ */
   float *ema[SL_MAX_EMA];
   for (int i = 0; i < o->n_ema; i++) {
     double warm = (1 + n) / (10 + n);
-    a.ema_decay[i] = o->ema_warmup && warm < (double)o->ema_decay[i] ? (float)warm : o->ema_decay[i];
+    a.ema_decay[i] = o->ema_warmup && warm < o->ema_decay[i] ? warm : o->ema_decay[i];
     ema[i] = sl_tensor_data(tr->ema[i]);
   }
   sl_exec e = {tr->ctx, &sl_device_cpu, sl_kernels_of(&sl_device_cpu), NULL, NULL};

@@ -26,11 +26,11 @@ typedef struct sl_train_options {
   /* A loss of its own: describes the per-sample losses [N] once; NULL: mse + vb. Errors go through the graph. */
   sl_value *(*loss)(void *user, sl_graph *g, const sl_loss_inputs *in);
   void *loss_user;
-  float lr, beta1, beta2, eps, weight_decay;
-  float clip;          /* largest global gradient norm; 0: none */
+  double lr, beta1, beta2, eps, weight_decay;
+  double clip;         /* largest global gradient norm; 0: none */
   sl_tensor *schedule; /* f32 [steps of training]: multiplies lr; NULL: constant */
   int n_ema;
-  float ema_decay[SL_MAX_EMA];
+  double ema_decay[SL_MAX_EMA];
   bool ema_warmup;            /* min(decay, (1+n)/(10+n)), n the steps done */
   int64_t batch, micro_batch; /* micro_batch divides batch; 0: the whole batch */
   uint32_t seed;
