@@ -25,11 +25,12 @@ describe("golden ops", function()
     else
       it(op, function()
         local x, w, b = f[op .. ".in"], f[op .. ".weight"], f[op .. ".bias"]
-        golden.close_rows(fn(x, w, b), f[op .. ".out"], 1e-5, op .. ".out")
+        local close = #x:shape() > 1 and golden.close_rows or golden.close -- the norms' rows have scales of their own
+        close(fn(x, w, b), f[op .. ".out"], 1e-5, op .. ".out")
         local _, grads = sluice.value_and_grad(function(p)
           return (fn(p.x, p.w, p.b) * f[op .. ".loss_weight"]):sum()
         end, { x = x, w = w, b = b })
-        golden.close_rows(grads.x, f[op .. ".grad_in"], 1e-4, op .. ".grad_in")
+        close(grads.x, f[op .. ".grad_in"], 1e-4, op .. ".grad_in")
         if w then
           golden.close(grads.w, f[op .. ".grad_weight"], 1e-4, op .. ".grad_weight")
           golden.close(grads.b, f[op .. ".grad_bias"], 1e-4, op .. ".grad_bias")
