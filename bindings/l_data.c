@@ -107,13 +107,14 @@ static int l_batch(lua_State *L) {
   sl_tensor **images = slL_push_tensor(L), **labels = slL_push_tensor(L);
   slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_F32, &SL_SHAPE(n, s.dim[0], s.dim[1], s.dim[2]), images));
   slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_I64, &SL_SHAPE(n), labels));
-  slL_try(L, sl_dataset_batch(d, slL_field_seed(L, 2, w, "seed", 0), first - 1, n, slL_field_boolean(L, 2, w, "flip", false),
-                              sl_tensor_data(*images), sl_tensor_data(*labels)));
+  slL_try(
+      L, sl_dataset_batch(d, slL_field_seed(L, 2, w, "seed", 0), first - 1, n,
+                          slL_field_boolean(L, 2, w, "flip", false), sl_tensor_data(*images), sl_tensor_data(*labels)));
   return 2;
 }
 
-static const luaL_Reg methods[] = {{"get", l_get},         {"shape", l_shape}, {"classes", l_classes},
-                                   {"batch", l_batch}, {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"get", l_get}, {"shape", l_shape}, {"classes", l_classes}, {"batch", l_batch}, {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__len", l_len}, {NULL, NULL}};
 static const luaL_Reg makers[] = {{"npz", l_npz}, {"tensors", l_tensors}, {NULL, NULL}};
 

@@ -36,9 +36,9 @@ static int l_gc(lua_State *L) {
 
 /* --- sluice.dit --- */
 
-static const char *const dit_fields[] = {"input",     "patch",   "hidden",        "depth",       "heads",
-                                         "mlp_ratio", "classes", "class_dropout", "learn_sigma", "timesteps",
-                                         "routing",   "seed",    "device",        "precision", "residual", NULL};
+static const char *const dit_fields[] = {"input",   "patch",         "hidden",      "depth",     "heads",   "mlp_ratio",
+                                         "classes", "class_dropout", "learn_sigma", "timesteps", "routing", "seed",
+                                         "device",  "precision",     "residual",    NULL};
 
 static void read_input(lua_State *L, sl_dit_config *c) {
   if (lua_getfield(L, 1, "input") != LUA_TTABLE || lua_rawlen(L, -1) != 3)

@@ -148,9 +148,7 @@ void sl_context_log(sl_context *ctx, const char *fmt, ...) {
 
 void sl_context_cancel(sl_context *ctx) { atomic_store(&ctx->cancelled, true); }
 void sl_context_cancel_clear(sl_context *ctx) { atomic_store(&ctx->cancelled, false); }
-bool sl_context_cancelled(const sl_context *ctx) {
-  return atomic_load_explicit(&ctx->cancelled, memory_order_relaxed);
-}
+bool sl_context_cancelled(const sl_context *ctx) { return atomic_load_explicit(&ctx->cancelled, memory_order_relaxed); }
 
 /* --- memory --- */
 

@@ -22,6 +22,6 @@ SL_MUST_USE sl_status sl_file_writer_open(sl_context *ctx, const char *path, sl_
 SL_MUST_USE sl_status sl_file_write(sl_file_writer *w, const void *data, size_t size); /* IO: disk full and the like */
 SL_MUST_USE sl_status sl_file_commit(sl_file_writer *w);                               /* frees w, also on failure */
 void sl_file_abort(sl_file_writer *w);                                                 /* frees w; NULL is allowed */
-SL_MUST_USE sl_status sl_make_dirs(const char *path); /* like mkdir -p */
+SL_MUST_USE sl_status sl_make_dirs(const char *path);                                  /* like mkdir -p */
 
 #endif

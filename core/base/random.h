@@ -6,19 +6,19 @@
 
 #include "base/status.h"
 
-typedef enum sl_stream { /* what a draw is for; part of the key, so streams never meet */
-  SL_STREAM_USER = 0,    /* sluice.randn and friends */
-  SL_STREAM_INIT,        /* parameter initialisation; sample = parameter index */
-  SL_STREAM_NOISE,       /* training noise */
-  SL_STREAM_TIMESTEP,
-  SL_STREAM_LABEL_DROPOUT,
-  SL_STREAM_FLIP,
-  SL_STREAM_ORDER,       /* data order */
-  SL_STREAM_DROPOUT,     /* sample = node */
-  SL_STREAM_SAMPLE_INIT, /* x_T */
-  SL_STREAM_SAMPLE_STEP, /* noise of sampling steps */
-  SL_STREAM_SAMPLE_LABEL,
-  SL_STREAM_ROUTING,     /* random masks; sample = block, step = timestep */
+typedef enum sl_stream {                     /* what a draw is for; part of the key, so streams never meet */
+                         SL_STREAM_USER = 0, /* sluice.randn and friends */
+                         SL_STREAM_INIT,     /* parameter initialisation; sample = parameter index */
+                         SL_STREAM_NOISE,    /* training noise */
+                         SL_STREAM_TIMESTEP,
+                         SL_STREAM_LABEL_DROPOUT,
+                         SL_STREAM_FLIP,
+                         SL_STREAM_ORDER,       /* data order */
+                         SL_STREAM_DROPOUT,     /* sample = node */
+                         SL_STREAM_SAMPLE_INIT, /* x_T */
+                         SL_STREAM_SAMPLE_STEP, /* noise of sampling steps */
+                         SL_STREAM_SAMPLE_LABEL,
+                         SL_STREAM_ROUTING, /* random masks; sample = block, step = timestep */
 } sl_stream;
 
 typedef struct sl_rng_key {

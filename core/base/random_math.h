@@ -35,9 +35,7 @@ SL_HD void sl_rng_block(uint32_t seed, uint32_t stream, uint64_t block, uint32_t
 }
 
 /* Odd multiples of 2^-24 in (0, 1), exact: 23 bits, as with 24 the sum with a half would round up to 1. */
-SL_HD float sl_rng_uniform(uint32_t bits) {
-  return SL_RN_MUL(SL_RN_ADD((float)(int32_t)(bits >> 9), 0.5f), 0x1p-23f);
-}
+SL_HD float sl_rng_uniform(uint32_t bits) { return SL_RN_MUL(SL_RN_ADD((float)(int32_t)(bits >> 9), 0.5f), 0x1p-23f); }
 
 /* ln u for normal u > 0. */
 SL_HD float sl_rng_log(float u) {

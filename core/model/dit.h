@@ -9,11 +9,11 @@ typedef struct sl_dit_config {
   int64_t channels, height, width; /* of the input */
   int64_t patch, hidden, depth, heads;
   double mlp_ratio;
-  int64_t classes;      /* 1: unconditional, one row and no dropout, as the reference */
-  double class_dropout; /* 0 with more classes: no null row */
-  bool learn_sigma;     /* twice the input's channels come out */
+  int64_t classes;            /* 1: unconditional, one row and no dropout, as the reference */
+  double class_dropout;       /* 0 with more classes: no null row */
+  bool learn_sigma;           /* twice the input's channels come out */
   sl_dtype compute, residual; /* f32, or bf16 (then the residual stream f32 or bf16): see sl_builder */
-  int64_t timesteps;    /* rows of the mask tables */
+  int64_t timesteps;          /* rows of the mask tables */
   uint32_t seed;
 } sl_dit_config;
 

@@ -42,8 +42,8 @@ struct sl_model {
   bool warned;
   uint32_t seed;
   sl_dtype compute, residual; /* as in sl_builder */
-  sl_routing *routing; /* NULL: none */
-  sl_tensor **masks;   /* [routed block] u8 [timesteps, C]; equal tables are one tensor */
+  sl_routing *routing;        /* NULL: none */
+  sl_tensor **masks;          /* [routed block] u8 [timesteps, C]; equal tables are one tensor */
   sl_eager *programs;
 };
 

@@ -61,9 +61,9 @@ typedef struct sl_builder {
   sl_graph *g;
   sl_params *params;
   bool declaring, training;
-  bool recompute;    /* mark blocks as segments */
-  /* f32, or bf16: products and what lies between them; parameters stay f32 and are cast where they are used. residual is
-   * the dtype of the stream that blocks add to. */
+  bool recompute; /* mark blocks as segments */
+  /* f32, or bf16: products and what lies between them; parameters stay f32 and are cast where they are used. residual
+   * is the dtype of the stream that blocks add to. */
   sl_dtype compute, residual;
   sl_value **values; /* [parameter] its leaf in g, NULL until used */
   int n_values;

@@ -51,7 +51,7 @@ __global__ void adaln_kernel(const adaln_args a) {
     for (int i = 0; i < V; i++) squares += (r.v[i] - mean) * (r.v[i] - mean);
   }
   const float rstd = 1.0f / sqrtf(sl_warp_sum(squares) / (float)C + a.eps);
-  for (int64_t c = first; c < end; c += 32 * V) {
+  for (int64_t c = first; c < end && a.y.p; c += 32 * V) {
     const sl_pack<float, V> r = value_of_row<V>(a, n, row, c);
     const sl_pack<float, V> shift = sl_load<V>(a.shift.p, a.shift.bf16, n * a.shift.stride + c);
     const sl_pack<float, V> scale = sl_load<V>(a.scale.p, a.scale.bf16, n * a.scale.stride + c);

@@ -62,7 +62,7 @@ static inline void forward_row(const adaln_job *j, int64_t row, float buffer[5][
     squares += deviation_of(r, part(C, c), mean);
   }
   const float rstd = 1.0f / sqrtf(squares / (float)C + j->eps);
-  for (int64_t c = 0; c < C; c += SL_ROW) {
+  for (int64_t c = 0; c < C && j->y->data; c += SL_ROW) {
     const int64_t size = part(C, c);
     if (C > SL_ROW) r = row_masked(j->mask, n, c, size, row_read(j->x, at + c, size, buffer[0]), buffer[1]);
     float *y = row_target(j->y, at + c, buffer[4]);

@@ -26,8 +26,8 @@ typedef enum sl_dtype {
 
 size_t sl_dtype_size(sl_dtype d);
 const char *sl_dtype_name(sl_dtype d);
-bool sl_dtype_is_float(sl_dtype d);                          /* f32, bf16, f16, f64 */
-bool sl_dtype_computes(sl_dtype d);                          /* has arithmetic: f32, bf16, i32, i64, u8 */
-bool sl_dtype_from_name(const char *name, sl_dtype *out);    /* "f32", and "float32", "bfloat16" … */
+bool sl_dtype_is_float(sl_dtype d);                       /* f32, bf16, f16, f64 */
+bool sl_dtype_computes(sl_dtype d);                       /* has arithmetic: f32, bf16, i32, i64, u8 */
+bool sl_dtype_from_name(const char *name, sl_dtype *out); /* "f32", and "float32", "bfloat16" … */
 
 #endif

@@ -161,9 +161,7 @@ uint64_t sl_tensor_storage_bytes(const sl_tensor *t) { return t->storage->bytes;
 uint64_t sl_tensor_version(const sl_tensor *t) { return atomic_load(&t->storage->version); }
 void sl_tensor_bump(sl_tensor *t) { atomic_fetch_add(&t->storage->version, 1); }
 
-void *sl_tensor_data(const sl_tensor *t) {
-  return t->storage->data + t->offset * (int64_t)sl_dtype_size(t->dtype);
-}
+void *sl_tensor_data(const sl_tensor *t) { return t->storage->data + t->offset * (int64_t)sl_dtype_size(t->dtype); }
 
 sl_view sl_tensor_view(const sl_tensor *t) {
   sl_view v = {.data = sl_tensor_data(t), .dtype = t->dtype, .shape = t->shape};

@@ -38,8 +38,8 @@ const sl_shape *sl_tensor_shape(const sl_tensor *t);
 const int64_t *sl_tensor_strides(const sl_tensor *t); /* in elements */
 int64_t sl_tensor_numel(const sl_tensor *t);
 bool sl_tensor_is_contiguous(const sl_tensor *t);
-void *sl_tensor_data(const sl_tensor *t);            /* first element; device memory for devices */
-sl_view sl_tensor_view(const sl_tensor *t);          /* borrowed */
+void *sl_tensor_data(const sl_tensor *t);   /* first element; device memory for devices */
+sl_view sl_tensor_view(const sl_tensor *t); /* borrowed */
 uint64_t sl_tensor_storage_bytes(const sl_tensor *t);
 /* A data version for copies that depend on this storage (packed weights): bump after writing. */
 uint64_t sl_tensor_version(const sl_tensor *t);

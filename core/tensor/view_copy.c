@@ -18,34 +18,34 @@ static int64_t to_integer(double v, double low, double high) {
 
 double sl_element_get(sl_dtype d, const void *p) {
   switch (d) {
-  case SL_F32: return (double)*(const float *)p;
-  case SL_BF16: return (double)sl_bf16_to_f32(*(const sl_bf16 *)p);
-  case SL_I32: return *(const int32_t *)p;
-  case SL_I64: return (double)*(const int64_t *)p;
-  case SL_U8: return *(const uint8_t *)p;
-  case SL_F16: return (double)sl_f16_to_f32(*(const sl_f16 *)p);
-  case SL_F64: return *(const double *)p;
-  case SL_BOOL: return *(const uint8_t *)p != 0;
-  case SL_I8: return *(const int8_t *)p;
-  case SL_I16: return *(const int16_t *)p;
-  case SL_DTYPE_COUNT: break;
+    case SL_F32: return (double)*(const float *)p;
+    case SL_BF16: return (double)sl_bf16_to_f32(*(const sl_bf16 *)p);
+    case SL_I32: return *(const int32_t *)p;
+    case SL_I64: return (double)*(const int64_t *)p;
+    case SL_U8: return *(const uint8_t *)p;
+    case SL_F16: return (double)sl_f16_to_f32(*(const sl_f16 *)p);
+    case SL_F64: return *(const double *)p;
+    case SL_BOOL: return *(const uint8_t *)p != 0;
+    case SL_I8: return *(const int8_t *)p;
+    case SL_I16: return *(const int16_t *)p;
+    case SL_DTYPE_COUNT: break;
   }
   return 0;
 }
 
 void sl_element_set(sl_dtype d, void *p, double v) {
   switch (d) {
-  case SL_F32: *(float *)p = (float)v; break;
-  case SL_BF16: *(sl_bf16 *)p = sl_bf16_from_f32((float)v); break;
-  case SL_I32: *(int32_t *)p = (int32_t)to_integer(v, INT32_MIN, INT32_MAX); break;
-  case SL_I64: *(int64_t *)p = to_integer(v, -0x1p63, 0x1p63); break;
-  case SL_U8: *(uint8_t *)p = (uint8_t)to_integer(v, 0, UINT8_MAX); break;
-  case SL_F16: *(sl_f16 *)p = sl_f16_from_f32((float)v); break;
-  case SL_F64: *(double *)p = v; break;
-  case SL_BOOL: *(uint8_t *)p = v != 0; break;
-  case SL_I8: *(int8_t *)p = (int8_t)to_integer(v, INT8_MIN, INT8_MAX); break;
-  case SL_I16: *(int16_t *)p = (int16_t)to_integer(v, INT16_MIN, INT16_MAX); break;
-  case SL_DTYPE_COUNT: break;
+    case SL_F32: *(float *)p = (float)v; break;
+    case SL_BF16: *(sl_bf16 *)p = sl_bf16_from_f32((float)v); break;
+    case SL_I32: *(int32_t *)p = (int32_t)to_integer(v, INT32_MIN, INT32_MAX); break;
+    case SL_I64: *(int64_t *)p = to_integer(v, -0x1p63, 0x1p63); break;
+    case SL_U8: *(uint8_t *)p = (uint8_t)to_integer(v, 0, UINT8_MAX); break;
+    case SL_F16: *(sl_f16 *)p = sl_f16_from_f32((float)v); break;
+    case SL_F64: *(double *)p = v; break;
+    case SL_BOOL: *(uint8_t *)p = v != 0; break;
+    case SL_I8: *(int8_t *)p = (int8_t)to_integer(v, INT8_MIN, INT8_MAX); break;
+    case SL_I16: *(int16_t *)p = (int16_t)to_integer(v, INT16_MIN, INT16_MAX); break;
+    case SL_DTYPE_COUNT: break;
   }
 }
 
@@ -198,8 +198,13 @@ static void copy_tile(const plan *p, int64_t d, int64_t s, int64_t row0, int64_t
   d += column0 * p->ds[last];
   s += column0 * p->ss[last];
   for (int64_t i = row0; i < row1; i++) {
-    p->copy((row){.dst = p->dst + (d + i * p->ds[last - 1]) * to, .src = p->src + (s + i * p->ss[last - 1]) * from,
-                  .ds = p->ds[last], .ss = p->ss[last], .n = n, .to = p->to, .from = p->from});
+    p->copy((row){.dst = p->dst + (d + i * p->ds[last - 1]) * to,
+                  .src = p->src + (s + i * p->ss[last - 1]) * from,
+                  .ds = p->ds[last],
+                  .ss = p->ss[last],
+                  .n = n,
+                  .to = p->to,
+                  .from = p->from});
   }
 }
 

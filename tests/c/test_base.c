@@ -329,9 +329,9 @@ static void test_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_status),  cmocka_unit_test(test_memory),  cmocka_unit_test(test_context),
-      cmocka_unit_test(test_parallel), cmocka_unit_test(test_philox),  cmocka_unit_test(test_draws),
-      cmocka_unit_test(test_permute), cmocka_unit_test(test_halves),  cmocka_unit_test(test_file),
+      cmocka_unit_test(test_status),    cmocka_unit_test(test_memory), cmocka_unit_test(test_context),
+      cmocka_unit_test(test_parallel),  cmocka_unit_test(test_philox), cmocka_unit_test(test_draws),
+      cmocka_unit_test(test_permute),   cmocka_unit_test(test_halves), cmocka_unit_test(test_file),
       cmocka_unit_test(test_disk_full),
   };
   return cmocka_run_group_tests_name("base", tests, NULL, NULL);

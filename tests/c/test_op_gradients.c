@@ -15,8 +15,8 @@
 typedef sl_value *build_fn(sl_value **in);
 #define UNARY_CASES(X)                                                                                                 \
   X(neg)                                                                                                               \
-  X(abs) X(exp) X(log) X(sqrt) X(rsqrt) X(square) X(sin) X(cos) X(tanh) X(sigmoid) X(erf) X(relu) X(silu) X(gelu)      \
-      X(gelu_erf)
+  X(abs)                                                                                                               \
+  X(exp) X(log) X(sqrt) X(rsqrt) X(square) X(sin) X(cos) X(tanh) X(sigmoid) X(erf) X(relu) X(silu) X(gelu) X(gelu_erf)
 #define BINARY_CASES(X) X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum)
 #define X(name)                                                                                                        \
   static sl_value *build_##name(sl_value **in) { return sl_op1(SL_OP_##name, in[0], NULL); }
