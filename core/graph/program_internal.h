@@ -49,6 +49,7 @@ struct sl_program {
   sl_plan plan;
   sl_exec exec;
   uint8_t *arena;
+  int threads;    /* that workspaces and primitives were made for; every run uses as many */
   uint8_t **base; /* [storage] resolved for this run */
   bool *input_used;
 };

@@ -56,6 +56,7 @@ sl_status sl_graph_compile(sl_graph *g, const sl_compile_options *options, sl_pr
   sl_program *p = sl_alloc_zero(ctx, sizeof *p);
   if (!p) return SL_STATUS_OOM;
   p->exec = (sl_exec){ctx, dev, sl_kernels_of(dev), NULL, &zero_step};
+  p->threads = sl_context_threads(ctx);
   p->g = sl_graph_retain(g);
   sl_status status = sl__plan_make(g, ctx, want_checks(options), &p->plan);
   if (status != SL_STATUS_OK) goto done;
@@ -197,17 +198,25 @@ static sl_status run_step(sl_program *p, int at, const sl_run *run) {
   return p->plan.checked ? sl__check_after(p, at) : SL_STATUS_OK;
 }
 
-sl_status sl_program_run(sl_program *p, const sl_run *run) {
-  SL_TRY(check_run(p, run));
-  p->exec.step = run->step ? run->step : &zero_step;
-  bind_stores(p, run);
-  sl_parallel_enter(p->exec.ctx);
+static sl_status run_steps(sl_program *p, const sl_run *run) {
   if (p->plan.checked) sl__check_start(p);
   for (int i = 0; i < p->plan.n_steps; i++) {
     if (sl_context_cancelled(p->exec.ctx)) return sl_fail(SL_STATUS_CANCELLED, "stopped on request");
     SL_TRY(run_step(p, i, run));
   }
   return SL_STATUS_OK;
+}
+
+sl_status sl_program_run(sl_program *p, const sl_run *run) {
+  SL_TRY(check_run(p, run));
+  p->exec.step = run->step ? run->step : &zero_step;
+  bind_stores(p, run);
+  int threads = sl_context_threads(p->exec.ctx);
+  sl_context_set_threads(p->exec.ctx, p->threads);
+  sl_parallel_enter(p->exec.ctx);
+  sl_status status = run_steps(p, run);
+  sl_context_set_threads(p->exec.ctx, threads);
+  return status;
 }
 
 sl_status sl_program_call(sl_program *p, const sl_run *given, int n_out, sl_tensor **out) {

@@ -8,8 +8,21 @@
   X(abs)                                                                                                               \
   X(sign)                                                                                                              \
   X(exp)                                                                                                               \
-  X(log) X(sqrt) X(rsqrt) X(square) X(sin) X(cos) X(tanh) X(sigmoid) X(erf) X(relu) X(silu) X(gelu) X(gelu_erf)        \
-      X(round) X(floor)
+  X(log)                                                                                                               \
+  X(sqrt)                                                                                                              \
+  X(rsqrt)                                                                                                             \
+  X(square)                                                                                                            \
+  X(sin)                                                                                                               \
+  X(cos)                                                                                                               \
+  X(tanh)                                                                                                              \
+  X(sigmoid)                                                                                                           \
+  X(erf)                                                                                                               \
+  X(relu)                                                                                                              \
+  X(silu)                                                                                                              \
+  X(gelu)                                                                                                              \
+  X(gelu_erf)                                                                                                          \
+  X(round)                                                                                                             \
+  X(floor)
 #define SL_BINARY_LIST(X) X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum)
 /* X(row's name, operator) */
 #define SL_COMPARE_LIST(X) X(lt, <) X(le, <=) X(gt, >) X(ge, >=) X(eq, ==) X(ne, !=)
