@@ -6,7 +6,7 @@ local sluice = require "sluice"
 local here = debug.getinfo(1, "S").source:match("^@(.*)recipes/[^/]*$") or ""
 
 local recipe = sluice.recipe {
-  defaults = { alpha = 4, beta = 0.8, lr = 3e-3, steps = 3600, batch = 32, hidden = 128, depth = 4, heads = 4, seed = 0 },
+  defaults = { alpha = 4, beta = 0.8, lr = 3e-3, steps = 6000, batch = 32, hidden = 128, depth = 4, heads = 4, seed = 0 },
   function(p)
     return {
       name = "quickstart",

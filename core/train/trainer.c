@@ -17,8 +17,10 @@ struct sl_trainer {
   sl_train_options o; /* objects retained */
   sl_program *program;
   sl_tensor *params, *grads, *exp_avg, *exp_avg_sq, *ema[SL_MAX_EMA], *kept_grads;
-  sl_tensor *batch_in[N_IN], *micro_in[N_IN]; /* whole batch; views of one micro-batch */
+  sl_tensor *batch_in[N_IN];
   sl_tensor *batch_out[N_OUT];
+  sl_tensor **micro; /* [micro-batch][inputs, outputs]: views of the batch */
+  int64_t n_micro;
   double *cumulative; /* of t_density */
   int64_t steps_done;
   bool profiling;
@@ -174,7 +176,14 @@ static sl_status make_batch_tensors(sl_trainer *tr) {
   SL_TRY(sl_tensor_zeros(tr->ctx, NULL, SL_I64, &row, &tr->batch_in[IN_Y]));
   SL_TRY(sl_tensor_new(tr->ctx, NULL, SL_F32, &image, &tr->batch_in[IN_NOISE]));
   for (int k = 0; k < N_OUT; k++) SL_TRY(sl_tensor_zeros(tr->ctx, NULL, SL_F32, &row, &tr->batch_out[k]));
-  (void)m;
+  tr->n_micro = n / m;
+  tr->micro = sl_alloc_zero(tr->ctx, (size_t)tr->n_micro * (N_IN + N_OUT) * sizeof *tr->micro);
+  if (!tr->micro) return SL_STATUS_OOM;
+  for (int64_t k = 0; k < tr->n_micro; k++)
+    for (int i = 0; i < N_IN + N_OUT; i++) {
+      sl_tensor *whole = i < N_IN ? tr->batch_in[i] : tr->batch_out[i - N_IN];
+      SL_TRY(sl_tensor_narrow(whole, 0, k * m, m, &tr->micro[k * (N_IN + N_OUT) + i]));
+    }
   return SL_STATUS_OK;
 }
 
@@ -246,10 +255,9 @@ void sl_trainer_free(sl_trainer *tr) {
                       tr->kept_grads, tr->o.weight, tr->o.t_density, tr->o.schedule};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
   for (int i = 0; i < SL_MAX_EMA; i++) sl_tensor_release(tr->ema[i]);
-  for (int i = 0; i < N_IN; i++) {
-    sl_tensor_release(tr->batch_in[i]);
-    sl_tensor_release(tr->micro_in[i]);
-  }
+  for (int64_t i = 0; tr->micro && i < tr->n_micro * (N_IN + N_OUT); i++) sl_tensor_release(tr->micro[i]);
+  sl_free(tr->ctx, tr->micro);
+  for (int i = 0; i < N_IN; i++) sl_tensor_release(tr->batch_in[i]);
   for (int i = 0; i < N_OUT; i++) sl_tensor_release(tr->batch_out[i]);
   sl_free(tr->ctx, tr->cumulative);
   sl_dataset_release(tr->o.data);
@@ -309,26 +317,19 @@ static sl_status draw_batch(sl_trainer *tr) {
 
 /* --- a step --- */
 
-static sl_status run_micro(sl_trainer *tr, int64_t first, bool (*trace)(void *, const sl_trace *), void *user) {
-  int64_t m = micro_size(&tr->o);
-  sl_tensor *in[N_IN] = {NULL}, *out[N_OUT] = {NULL};
-  sl_status status = SL_STATUS_OK;
-  for (int k = 0; k < N_IN; k++) SL_GOTO(sl_tensor_narrow(tr->batch_in[k], 0, first, m, &in[k]));
-  for (int k = 0; k < N_OUT; k++) SL_GOTO(sl_tensor_narrow(tr->batch_out[k], 0, first, m, &out[k]));
-  sl_step step = {.seed = tr->o.seed, .step = (uint32_t)tr->steps_done, .first_sample = (uint32_t)first};
-  sl_run run = {.inputs = in,
-                .outputs = out,
+static sl_status run_micro(sl_trainer *tr, int64_t k, bool (*trace)(void *, const sl_trace *), void *user) {
+  sl_tensor **views = tr->micro + k * (N_IN + N_OUT);
+  sl_step step = {
+      .seed = tr->o.seed, .step = (uint32_t)tr->steps_done, .first_sample = (uint32_t)(k * micro_size(&tr->o))};
+  sl_run run = {.inputs = views,
+                .outputs = views + N_IN,
                 .params = tr->params,
                 .grads = tr->grads,
                 .step = &step,
                 .trace = trace,
                 .user = user,
                 .profile = tr->profiling};
-  SL_GOTO(sl_program_run(tr->program, &run));
-done:
-  for (int k = 0; k < N_IN; k++) sl_tensor_release(in[k]);
-  for (int k = 0; k < N_OUT; k++) sl_tensor_release(out[k]);
-  return status;
+  return sl_program_run(tr->program, &run);
 }
 
 static void zero_gradients(sl_trainer *tr) {
@@ -349,8 +350,8 @@ static bool find_nonfinite(void *user, const sl_trace *t) {
 /* Runs the step again in trace mode to name the first node that is not finite. */
 static sl_status name_nonfinite(sl_trainer *tr, double loss, double norm) {
   culprit c = {"the sum of the gradients"};
-  for (int64_t first = 0; first < tr->o.batch; first += micro_size(&tr->o))
-    if (run_micro(tr, first, find_nonfinite, &c) == SL_STATUS_CANCELLED) break;
+  for (int64_t k = 0; k < tr->n_micro; k++)
+    if (run_micro(tr, k, find_nonfinite, &c) == SL_STATUS_CANCELLED) break;
   zero_gradients(tr);
   return sl_fail(SL_STATUS_NUMERIC,
                  "train: step %lld is not finite (loss %g, gradient norm %g); the first such value is %s. The weights "
@@ -418,8 +419,8 @@ static sl_status finish_step(sl_trainer *tr, sl_step_result *r) {
 }
 
 static sl_status run_step(sl_trainer *tr, sl_step_result *r) {
-  for (int64_t first = 0; first < tr->o.batch; first += micro_size(&tr->o)) {
-    sl_status s = run_micro(tr, first, NULL, NULL);
+  for (int64_t k = 0; k < tr->n_micro; k++) {
+    sl_status s = run_micro(tr, k, NULL, NULL);
     if (s == SL_STATUS_OK) continue;
     zero_gradients(tr);
     return s;

@@ -1,0 +1,257 @@
+local sluice = require "sluice"
+local core = require "sluice.core"
+
+local function small(o)
+  local settings = { input = { 1, 8, 8 }, patch = 2, hidden = 16, depth = 2, heads = 2, classes = 3, learn_sigma = false }
+  for k, v in pairs(o or {}) do settings[k] = v end
+  return sluice.dit(settings)
+end
+
+local function images(n)
+  return sluice.data.tensors { images = sluice.randn({ n, 1, 8, 8 }, { seed = 5 }), labels = sluice.arange(n):to "i64" * 0 + 1 }
+end
+
+local function options(o)
+  local all = { model = small(), diffusion = sluice.diffusion { variance = "fixed_small" }, data = images(20), batch = 4, lr = 1e-3 }
+  for k, v in pairs(o or {}) do all[k] = v end
+  return all
+end
+
+local function weights(trainer)
+  local flat = trainer:flat "params":totable()
+  return table.concat(flat, ",")
+end
+
+local function trained(o, steps)
+  local trainer = sluice.trainer(options(o))
+  for _ = 1, steps or 3 do trainer:step() end
+  return trainer
+end
+
+describe("training", function()
+  it("is the same for any number of micro-batches, but for rounding", function()
+    local a, b = trained { ema = {} }, trained { ema = {}, micro_batch = 2 }
+    local x, y = a:flat "params", b:flat "params"
+    assert((x - y):norm():item() < 1e-4 * x:norm():item())
+  end)
+
+  it("is bit-identical when repeated, and with blocks computed again", function()
+    assert.equal(weights(trained()), weights(trained()))
+    assert.equal(weights(trained()), weights(trained { recompute = true }))
+  end)
+
+  it("needs less memory when blocks are computed again", function()
+    local deep = function() return small { depth = 8, hidden = 64 } end
+    local keep = core.forecast(options { model = deep(), batch = 16 })
+    local again = core.forecast(options { model = deep(), batch = 16, recompute = true })
+    assert(again < 0.8 * keep, ("%d against %d"):format(again, keep))
+  end)
+
+  it("calls no allocator after the first step", function()
+    for _, o in ipairs { {}, { micro_batch = 1 }, { clip = 1, recompute = true } } do
+      local trainer = trained(o, 1)
+      local before = sluice.memory().calls
+      for _ = 1, 3 do trainer:step() end
+      assert.equal(before, sluice.memory().calls)
+    end
+  end)
+
+  it("knows its memory before it starts", function()
+    local o = options()
+    local forecast = core.forecast(o)
+    assert.equal(forecast, sluice.trainer(o):memory())
+  end)
+
+  it("learns", function()
+    local trainer = sluice.trainer(options { lr = 3e-3, batch = 16 })
+    local first, last = 0, 0
+    for i = 1, 60 do
+      local loss = trainer:step().loss
+      if i <= 10 then first = first + loss end
+      if i > 50 then last = last + loss end
+    end
+    assert(last < 0.9 * first, ("%g against %g"):format(last, first))
+  end)
+
+  it("trains in bf16 to about the same losses", function()
+    local function losses(precision)
+      local trainer = sluice.trainer(options { model = small { precision = precision, seed = 3 } })
+      local sum = 0
+      for _ = 1, 10 do sum = sum + trainer:step().loss end
+      return sum
+    end
+    local a, b = losses "f32", losses "bf16"
+    assert(math.abs(a - b) < 0.02 * a, ("%g against %g"):format(a, b))
+  end)
+
+  it("names the first value that is not finite, and changes nothing", function()
+    local model = small()
+    local state = model:state()
+    local bad = state["blocks.1.mlp.fc1.bias"]:clone()
+    bad[1] = 0 / 0
+    model:load_state({ ["blocks.1.mlp.fc1.bias"] = bad }, { strict = false })
+    local trainer = sluice.trainer(options { model = model })
+    local before = weights(trainer)
+    local ok, message = pcall(trainer.step, trainer)
+    assert.falsy(ok)
+    assert.truthy(tostring(message):find("blocks.1.mlp.fc1", 1, true), message)
+    assert.equal(before, weights(trainer))
+  end)
+
+  it("draws t as the density says", function()
+    local trainer = sluice.trainer(options { density = sluice.timesteps.custom(function(t) return t == 7 and 1 or 0 end)
+      :density(sluice.diffusion {}), loss = function(s) return s.t:to "f32" + s.out:mean { 2, 3, 4 } * 0 end })
+    assert.equal(7, trainer:step().loss)
+  end)
+
+  it("says what is wrong with options", function()
+    local function message(o)
+      local ok, text = pcall(sluice.trainer, options(o))
+      assert.falsy(ok)
+      return tostring(text)
+    end
+    assert.truthy(message({ micro_batch = 3 }):find("micro_batch is 3, expected a divisor of batch 4", 1, true))
+    assert.truthy(message({ learning_rate = 1 }):find("learning_rate", 1, true))
+    assert.truthy(message({ lr = "fast" }):find("lr is fast, expected a number", 1, true))
+    assert.truthy(message({ model = small { input = { 3, 8, 8 } } }):find("the model takes [3,8,8]", 1, true))
+    assert.truthy(message({ diffusion = sluice.diffusion {} }):find("must agree", 1, true))
+    assert.truthy(message({ loss = function() return 3 end }):find("expected a tensor of per-sample losses", 1, true))
+    assert.truthy(message({ loss = function(s) return s.out end }):find("one loss per sample", 1, true))
+    assert.truthy(message({ loss = function() error "mine" end }):find("mine", 1, true))
+  end)
+
+  if os.getenv "SLUICE_TEST_LONG" then
+    it("forecasts DiT-S/2 within a tenth of the process's peak", function()
+      local function of(key)
+        for line in io.lines "/proc/self/status" do
+          local kib = line:match("^" .. key .. ":%s+(%d+)")
+          if kib then return tonumber(kib) * 1024 end
+        end
+      end
+      collectgarbage()
+      local before = of "VmRSS"
+      local trainer = sluice.trainer {
+        model = sluice.dit { "DiT-S/2", input = { 4, 32, 32 }, routing = sluice.routing.dtr {} }, diffusion = sluice.diffusion {}, batch = 8,
+        data = sluice.data.tensors { images = sluice.randn { 16, 4, 32, 32 }, labels = sluice.arange(16) },
+      }
+      trainer:step()
+      trainer:step()
+      local peak, forecast = of "VmHWM" - before, trainer:memory()
+      print(("DiT-S/2, batch 8: forecast %.0f MiB, peak %.0f MiB"):format(forecast / 1048576, peak / 1048576))
+      assert(math.abs(peak - forecast) < 0.1 * peak)
+    end)
+  end
+end)
+
+describe("recipes", function()
+  local function recipe(f)
+    return sluice.recipe {
+      defaults = { steps = 2, lr = 1e-3, name = "test", flip = false },
+      function(p)
+        local d = {
+          name = p.name, data = images(8), model = small(), diffusion = sluice.diffusion { variance = "fixed_small" },
+          optimizer = { lr = p.lr }, train = { steps = p.steps, batch = 4, flip = p.flip },
+          sample = { n = 3, labels = "balanced", cfg = 2, steps = 3 },
+        }
+        if f then f(d) end
+        return d
+      end,
+    }
+  end
+
+  it("run, and what they leave behind loads and samples alike", function()
+    local dir = os.tmpname()
+    os.remove(dir)
+    local run = sluice.train(recipe(), { out = dir, quiet = true, set = { steps = "3" } })
+    assert.equal(3, run.steps)
+    local loaded = sluice.load(dir)
+    local a = run:sample { seed = 4 }
+    local o = { model = loaded.model, diffusion = loaded.diffusion, ema = loaded.ema[1].weights, seed = 4 }
+    for k, v in pairs(loaded.sample) do o[k] = v end
+    local b = sluice.sample(o)
+    assert.equal(0, (a - b):abs():max():item())
+    local ok, message = pcall(sluice.train, recipe(), { out = dir, quiet = true })
+    assert.falsy(ok)
+    assert.truthy(tostring(message):find("holds a run already", 1, true))
+    os.execute("rm -r " .. dir)
+  end)
+
+  it("refuse what they do not know, naming the nearest", function()
+    local function message(r, o)
+      local ok, text = pcall(sluice.train, r, o)
+      assert.falsy(ok)
+      return tostring(text)
+    end
+    assert.truthy(message(recipe(), { set = { step = 3 } }):find('did you mean "steps"', 1, true))
+    assert.truthy(message(recipe(), { set = { steps = "many" } }):find("expected an integer", 1, true))
+    assert.truthy(message(recipe(function(d) d.optimiser = {} end)):find('did you mean "optimizer"', 1, true))
+    assert.truthy(message(recipe(function(d) d.train.bach = 3 end)):find('did you mean "batch"', 1, true))
+    assert.truthy(message(recipe(function(d) d.data = nil end)):find("data is missing", 1, true))
+  end)
+end)
+
+describe("sampling", function()
+  local model = small { timesteps = 1000 }
+  model:init(2)
+  local d = sluice.diffusion { variance = "fixed_small" }
+
+  it("draws image k from the seed and k alone", function()
+    local all = sluice.sample { model = model, diffusion = d, n = 5, labels = "balanced", cfg = 1.5, steps = 4, seed = 9, batch = 2 }
+    local two = sluice.sample { model = model, diffusion = d, n = 2, labels = "balanced", cfg = 1.5, steps = 4, seed = 9 }
+    assert((all:slice(1, 1, 2) - two):abs():max():item() < 1e-4)
+  end)
+
+  it("stops when told, and can be driven by hand", function()
+    local seen = {}
+    sluice.sample {
+      model = model, diffusion = d, n = 1, steps = 10, seed = 1, on_step = function(s)
+        seen[#seen + 1] = s.t
+        return s.i < 3
+      end,
+    }
+    assert.equal(3, #seen)
+    assert.equal(999, seen[1])
+    local n = 0
+    for s in sluice.sampler { model = model, diffusion = d, n = 1, steps = 4, seed = 1 }:steps() do
+      n = n + 1
+      s.x = s.x * 0
+      assert.same({ 1, 1, 8, 8 }, s.x0:shape())
+    end
+    assert.equal(4, n)
+  end)
+
+  it("keeps the known part of an in-painting", function()
+    local init = sluice.full({ 2, 1, 8, 8 }, 0.25)
+    local mask = sluice.zeros { 1, 1, 8, 8 }
+    mask[1][1][1] = 1 -- the first row is to be drawn
+    local x = sluice.sample { model = model, diffusion = d, n = 2, steps = 5, seed = 3, init = init, mask = mask:expand { 2, 1, 8, 8 } }
+    assert(math.abs(x[1][1][5][4]:item() - 0.25) < 1e-6)
+    assert(math.abs(x[1][1][1][4]:item() - 0.25) > 1e-6)
+  end)
+
+  it("guides within an interval only", function()
+    local function draw(o)
+      o.model, o.diffusion, o.n, o.labels, o.steps, o.seed, o.sampler = model, d, 2, { 1, 2 }, 4, 6, "ddim"
+      return sluice.sample(o)
+    end
+    local model_state = model:state()["final_layer.linear.weight"]
+    assert(model_state)
+    assert.equal(0, (draw { cfg = 3, cfg_interval = { 2000, 3000 } } - draw {}):abs():max():item())
+  end)
+
+  it("says what is wrong with options", function()
+    local function message(o)
+      o.model, o.diffusion = o.model or model, o.diffusion or d
+      local ok, text = pcall(sluice.sample, o)
+      assert.falsy(ok)
+      return tostring(text)
+    end
+    assert.truthy(message({ n = 2, cfgg = 3 }):find('did you mean "cfg"', 1, true))
+    assert.truthy(message({ n = 2, cfg = 3 }):find("labels are not given", 1, true))
+    assert.truthy(message({ n = 2, labels = { 1 } }):find("1 labels for n = 2", 1, true))
+    assert.truthy(message({ n = 1, labels = { 7 } }):find("label 7 is outside 0", 1, true))
+    assert.truthy(message({ n = 1, sampler = "euler" }):find("there are ddpm and ddim", 1, true))
+    assert.truthy(message({ n = 1, steps = 5, diffusion = d:respace "10" }):find("respaced already", 1, true))
+    assert.truthy(message({ n = 1, noise = sluice.zeros { 1, 1, 4, 4 } }):find("expected f32 [1,1,8,8]", 1, true))
+  end)
+end)
