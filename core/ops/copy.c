@@ -58,7 +58,7 @@ static sl_status canon_cat(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
     bool fits = y->shape.rank == x->shape.rank;
     for (int i = 0; fits && i < x->shape.rank; i++) fits = i == a->i[0] || x->shape.dim[i] == y->shape.dim[i];
     SL_REQUIRE(fits, SHAPE, "cat: input %d is %s, which does not fit input 1, %s, along dimension %" PRId64, k + 1,
-               sl_value_text(y), sl_value_text(x), a->i[0]);
+               sl_value_text(y), sl_value_text(x), sl__told(a->i[0]));
     same = same && y->dtype == x->dtype;
   }
   return same ? SL_STATUS_OK : sl__promote_inputs(g, "cat", n, in);
@@ -101,8 +101,8 @@ static sl_status canon_stack(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   int rank = x->shape.rank + 1;
   SL_REQUIRE(rank <= SL_MAX_RANK, SHAPE, "stack: x is %s, which has %d dimensions already", sl_value_text(x),
              SL_MAX_RANK);
-  SL_REQUIRE(a->i[0] >= -rank && a->i[0] < rank, ARG, "stack: dim is %" PRId64 ", expected 0 to %d or -%d to -1",
-             a->i[0], rank - 1, rank);
+  SL_REQUIRE(a->i[0] >= -rank && a->i[0] < rank, ARG, "stack: dim is %" PRId64 ", expected 1 to %d or -%d to -1",
+             sl__told(a->i[0]), rank, rank);
   if (a->i[0] < 0) a->i[0] += rank;
   bool same = true;
   for (int k = 1; k < n; k++) {
@@ -136,7 +136,8 @@ static sl_status infer_pad(sl_node *n) {
   n->out[0].shape = x->shape;
   for (int i = 0; i < x->shape.rank; i++) {
     SL_REQUIRE(before[1 + i] >= 0 && after[1 + i] >= 0, ARG,
-               "pad: %" PRId64 " and %" PRId64 " for dimension %d, expected 0 or more", before[1 + i], after[1 + i], i);
+               "pad: %" PRId64 " and %" PRId64 " for dimension %d, expected 0 or more", before[1 + i], after[1 + i],
+               i + 1);
     n->out[0].shape.dim[i] += before[1 + i] + after[1 + i];
   }
   return SL_STATUS_OK;

@@ -18,7 +18,7 @@ static sl_status canon_dims(const char *op, const sl_value *x, sl_attrs *a) {
              op, a->i[DIMS], SL_MAX_RANK);
   for (int i = 0; i < a->i[DIMS]; i++) {
     SL_TRY(sl__resolve_dim(op, x, &a->i[1 + i]));
-    SL_REQUIRE(!reduced[a->i[1 + i]], ARG, "%s: dims names dimension %" PRId64 " twice", op, a->i[1 + i]);
+    SL_REQUIRE(!reduced[a->i[1 + i]], ARG, "%s: dims names dimension %" PRId64 " twice", op, sl__told(a->i[1 + i]));
     reduced[a->i[1 + i]] = true;
   }
   bool all = a->i[DIMS] == 0;
@@ -66,7 +66,7 @@ static sl_status infer_extreme(sl_node *n) {
   for (int i = 0; i < n->attrs.i[DIMS]; i++)
     SL_REQUIRE(n->in[0]->shape.dim[n->attrs.i[1 + i]] > 0, SHAPE,
                "%s: x is %s, dimension %" PRId64 " has no elements to compare", n->op->name, sl_value_text(n->in[0]),
-               n->attrs.i[1 + i]);
+               sl__told(n->attrs.i[1 + i]));
   return infer_like(n);
 }
 
@@ -184,7 +184,7 @@ static sl_status infer_argmax(sl_node *n) {
   const sl_value *x = n->in[0];
   int64_t list[] = {1, n->attrs.i[0]};
   SL_REQUIRE(x->shape.dim[list[1]] > 0, SHAPE, "argmax: x is %s, dimension %" PRId64 " has no elements to compare",
-             sl_value_text(x), list[1]);
+             sl_value_text(x), sl__told(list[1]));
   n->out[0].dtype = SL_I64;
   n->out[0].shape = result_shape(&x->shape, list, false);
   return SL_STATUS_OK;

@@ -9,11 +9,14 @@ sl_status sl__check_computes(const char *op, const char *input, const sl_value *
   return SL_STATUS_OK;
 }
 
+int64_t sl__told(int64_t position) { return position < 0 ? position : position + 1; }
+
 sl_status sl__resolve_dim(const char *op, const sl_value *x, int64_t *dim) {
   int rank = x->shape.rank;
-  SL_REQUIRE(rank > 0, ARG, "%s: x is %s, a scalar, and has no dimension %" PRId64, op, sl_value_text(x), *dim);
-  SL_REQUIRE(*dim >= -rank && *dim < rank, ARG, "%s: dim is %" PRId64 ", expected 0 to %d or -%d to -1, as x is %s", op,
-             *dim, rank - 1, rank, sl_value_text(x));
+  SL_REQUIRE(rank > 0, ARG, "%s: x is %s, a scalar, and has no dimension %" PRId64, op, sl_value_text(x),
+             sl__told(*dim));
+  SL_REQUIRE(*dim >= -rank && *dim < rank, ARG, "%s: dim is %" PRId64 ", expected 1 to %d or -%d to -1, as x is %s", op,
+             sl__told(*dim), rank, rank, sl_value_text(x));
   if (*dim < 0) *dim += rank;
   return SL_STATUS_OK;
 }

@@ -11,6 +11,8 @@
 
 /* The operation's own arithmetic works on x's dtype; else DTYPE. */
 sl_status sl__check_computes(const char *op, const char *input, const sl_value *x);
+/* A dimension or position as texts tell it: from 1, as users count; negative ones as they are. */
+int64_t sl__told(int64_t position);
 /* *dim from the end made one from 0; outside the rank: ARG. */
 sl_status sl__resolve_dim(const char *op, const sl_value *x, int64_t *dim);
 /* u8 < i32 < i64 < bf16 < f32 */

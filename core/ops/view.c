@@ -100,7 +100,7 @@ static sl_status canon_permute(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
              x->shape.rank, sl_value_text(x));
   for (int i = 0; i < x->shape.rank; i++) {
     SL_TRY(sl__resolve_dim("permute", x, &a->i[1 + i]));
-    SL_REQUIRE(!seen[a->i[1 + i]], ARG, "permute: dims names dimension %" PRId64 " twice", a->i[1 + i]);
+    SL_REQUIRE(!seen[a->i[1 + i]], ARG, "permute: dims names dimension %" PRId64 " twice", sl__told(a->i[1 + i]));
     seen[a->i[1 + i]] = true;
   }
   return SL_STATUS_OK;
@@ -140,7 +140,7 @@ static sl_status canon_slice(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   SL_REQUIRE(first >= 0 && last < size && (last >= first || empty), ARG,
              "slice: positions %" PRId64 " to %" PRId64 " (the last included) of dimension %" PRId64
              " leave x, which is %s",
-             given[0], given[1], a->i[SLICE_DIM], sl_value_text(x));
+             sl__told(given[0]), sl__told(given[1]), sl__told(a->i[SLICE_DIM]), sl_value_text(x));
   return SL_STATUS_OK;
 }
 
@@ -213,7 +213,7 @@ static sl_status canon_chunk(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
              SL_MAX_OUTPUTS);
   SL_REQUIRE(in[0]->shape.dim[a->i[CHUNK_DIM]] % count == 0, SHAPE,
              "chunk: x is %s, and its dimension %" PRId64 " does not divide into %" PRId64 " equal parts",
-             sl_value_text(in[0]), a->i[CHUNK_DIM], count);
+             sl_value_text(in[0]), sl__told(a->i[CHUNK_DIM]), count);
   return SL_STATUS_OK;
 }
 

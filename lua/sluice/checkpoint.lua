@@ -41,9 +41,9 @@ function checkpoint.write(path, tensors, meta)
   if not ok then error(message, 0) end
 end
 
-local function read(path)
+local function read(path, level)
   local tensors, meta = sluice.io.load(path)
-  if not tensors then error(meta, 0) end
+  if not tensors then error("sluice.load: " .. meta, level and level + 1 or 0) end
   return tensors, meta
 end
 
@@ -91,7 +91,7 @@ end
 -- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, meta }
 function checkpoint.load(path)
   path = file_of(path)
-  local tensors, meta = read(path)
+  local tensors, meta = read(path, 2)
   if meta.format == nil then
     error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 2)
   end

@@ -146,6 +146,15 @@ local function doctor()
   for _, line in ipairs(core.doctor()) do print(line) end
 end
 
+-- An error's text with the user's own lines of the traceback; the program's own say nothing to a user.
+local function told(message)
+  local lines = { (tostring(message):gsub("^%[sluice[%w.]*%]:%d+: ", "")) }
+  for line in debug.traceback("", 2):gmatch("[^\n]+") do
+    if line:match("^%s") and not line:match("^%s*%[") and not line:match("^%s*%(") then lines[#lines + 1] = line end
+  end
+  return table.concat(lines, "\n")
+end
+
 local COMMANDS = { train = train, sample = sample, inspect = inspect, doctor = doctor }
 
 -- args[1] is the command's name.
@@ -157,7 +166,8 @@ function cli.main(args)
     table.sort(names)
     fail(("there is no command %s; there are %s"):format(tostring(args[1]), table.concat(names, ", ")))
   end
-  command(table.move(args, 2, #args, 1, {}))
+  local ok, message = xpcall(command, told, table.move(args, 2, #args, 1, {}))
+  if not ok then fail(message) end
 end
 
 return cli

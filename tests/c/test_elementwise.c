@@ -256,12 +256,12 @@ static void test_errors(void **state) {
   } cases[] = {
       {"reshape", 1, {.i = {2, 4, 2}}, "reshape: x is [2,3], 6 elements, cannot become [4,2]"},
       {"add", 2, {{0}, {0}}, "add: a is f32 [2,3] and b is f32 [4]: their shapes do not fit together"},
-      {"permute", 1, {.i = {2, 0, 0}}, "permute: dims names dimension 0 twice"},
+      {"permute", 1, {.i = {2, 0, 0}}, "permute: dims names dimension 1 twice"},
       {"slice",
        1,
        {.i = {1, 0, 3, 1}},
-       "slice: positions 0 to 3 (the last included) of dimension 1 leave x, which is f32 [2,3]"},
-      {"sum", 1, {.i = {1, 2}}, "sum: dim is 2, expected 0 to 1 or -2 to -1, as x is f32 [2,3]"},
+       "slice: positions 1 to 4 (the last included) of dimension 2 leave x, which is f32 [2,3]"},
+      {"sum", 1, {.i = {1, 2}}, "sum: dim is 3, expected 1 to 2 or -2 to -1, as x is f32 [2,3]"},
       {"clamp", 1, {.f = {2, 1}}, "clamp: lo is 2 and hi is 1, expected lo <= hi"},
   };
   for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
