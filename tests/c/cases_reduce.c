@@ -16,24 +16,25 @@ static int64_t place_of(const op_run *r, int64_t flat) {
   return at;
 }
 
+/* y from `start`, one x after another; then what is left to do with the count of them. */
 #define REDUCTION(name, start, step, end)                                                                              \
   static void naive_##name(const op_run *r) {                                                                          \
     int64_t n = sl_shape_numel(&r->in_shape[0]), m = sl_shape_numel(&r->out_shape[0]);                                 \
     for (int64_t i = 0; i < m; i++) r->out[0][i] = (start);                                                            \
     for (int64_t i = 0; i < n; i++) {                                                                                  \
-      double *y = &r->out[0][place_of(r, i)], x = r->in[0][i];                                                         \
-      (void)x, step;                                                                                                   \
+      double x = r->in[0][i], y = r->out[0][place_of(r, i)];                                                           \
+      r->out[0][place_of(r, i)] = (step);                                                                              \
     }                                                                                                                  \
     for (int64_t i = 0; i < m; i++) {                                                                                  \
-      double *y = &r->out[0][i], count = m ? (double)n / (double)m : 1;                                                \
-      (void)count, end;                                                                                                \
+      double y = r->out[0][i], count = m ? (double)n / (double)m : 1;                                                  \
+      r->out[0][i] = count > 0 ? (end) : y;                                                                            \
     }                                                                                                                  \
   }
-REDUCTION(sum, 0, *y += x, *y)
-REDUCTION(mean, 0, *y += x, *y /= count)
-REDUCTION(max, -INFINITY, *y = x > *y ? x : *y, *y)
-REDUCTION(min, INFINITY, *y = x < *y ? x : *y, *y)
-REDUCTION(norm, 0, *y += x * x, *y = sqrt(*y))
+REDUCTION(sum, 0, y + x, y)
+REDUCTION(mean, 0, y + x, y / count)
+REDUCTION(max, -INFINITY, fmax(x, y), y)
+REDUCTION(min, INFINITY, fmin(x, y), y)
+REDUCTION(norm, 0, y + x * x, sqrt(y))
 
 typedef struct line {
   int64_t outer, n, inner;

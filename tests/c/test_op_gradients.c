@@ -101,7 +101,7 @@ static sl_program *program_of(sl_context *ctx, const char *name, build_fn *build
   sl_graph *g;
   sl_program *p;
   sl_value *in[3], *d[3];
-  char text[8];
+  char text[16];
   OK(sl_graph_new(ctx, &g));
   for (int i = 0; i < n; i++) {
     snprintf(text, sizeof text, "x%d", i);
