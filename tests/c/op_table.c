@@ -168,7 +168,7 @@ static int64_t sampled(int64_t n) {
 static int64_t sample_at(int64_t n, int64_t i) { return n <= sampled(n) ? i : (i * 7919 + 3) % n; }
 
 static sl_value *build(bench *b, sl_graph *g, variant v, sl_tensor **in, sl_value **values) {
-  char name[8];
+  char name[16];
   for (int k = 0; k < b->c->n_in; k++) {
     values[k] = NULL;
     if (!in[k]) continue;
@@ -235,7 +235,7 @@ static sl_program *forward_program(bench *b, variant v, sl_tensor **in, bool che
   sl_graph *g = NULL;
   sl_program *p = NULL;
   sl_value *values[OP_MOST_INPUTS];
-  char name[8];
+  char name[16];
   assert_int_equal(sl_graph_new(b->ctx, &g), SL_STATUS_OK);
   sl_value *y = build(b, g, v, in, values);
   for (int k = 0; k < SL_MAX_OUTPUTS; k++)
@@ -352,7 +352,7 @@ static void check_gradient(bench *b, variant v, double tolerance) {
     if (is_float_in(b, k)) of[n] = k, wrt[n++] = values[k];
   sl_value *loss = weighted_loss(b, g, y);
   if (sl_grad(g, loss, NULL, n, wrt, false, d) != SL_STATUS_OK) fail_msg("%s: %s", b->op->name, sl_error());
-  char name[8];
+  char name[16];
   for (int i = 0; i < n; i++) {
     snprintf(name, sizeof name, "d%d", i);
     if (v == AS_PARAM && of[i] == 0) {
@@ -475,7 +475,7 @@ void op_check_refusal(sl_context *ctx, const op_refusal *r) {
   sl_attrs attrs = parse_attrs(op, r->attrs);
   sl_graph *g = NULL;
   sl_value *in[OP_MOST_INPUTS] = {NULL};
-  char name[8];
+  char name[16];
   assert_int_equal(sl_graph_new(ctx, &g), SL_STATUS_OK);
   for (int k = 0; k < r->n_in; k++) {
     if (r->in[k].rank < 0) continue;

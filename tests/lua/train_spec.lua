@@ -132,7 +132,8 @@ describe("training", function()
       collectgarbage()
       local before = of "VmRSS"
       local trainer = sluice.trainer {
-        model = sluice.dit { "DiT-S/2", input = { 4, 32, 32 }, routing = sluice.routing.dtr {} }, diffusion = sluice.diffusion {}, batch = 8,
+        model = sluice.dit { "DiT-S/2", input = { 4, 32, 32 }, routing = sluice.routing.dtr {} },
+        diffusion = sluice.diffusion {}, batch = 8,
         data = sluice.data.tensors { images = sluice.randn { 16, 4, 32, 32 }, labels = sluice.arange(16) },
       }
       trainer:step()
