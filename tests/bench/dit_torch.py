@@ -176,7 +176,9 @@ def main():
     ask(f"output {folder}/out.safetensors")
     mine = read_safetensors(f"{folder}/out.safetensors")["out"]
     rel = lambda a: ((a.double() - truth).norm() / truth.norm()).item()
-    print(f"torch {torch.__version__}, {o.threads} threads, DiT-{o.model}/2, batch {o.batch}, f32")
+    blas = "MKL" if torch.backends.mkl.is_available() else "not MKL"
+    print(f"torch {torch.__version__} (BLAS: {blas}, oneDNN {torch.backends.mkldnn.is_available()}, "
+          f"{torch.backends.cpu.get_cpu_capability()}), {o.threads} threads, DiT-{o.model}/2, batch {o.batch}, f32")
     print(f"error against float64: sluice {rel(mine):.2e}, torch {rel(peer):.2e}")
 
     ema = copy.deepcopy(net).requires_grad_(False)
