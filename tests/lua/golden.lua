@@ -56,6 +56,15 @@ function golden.equal(a, b, what)
   assert(differ == 0, ("%s: %d elements differ"):format(what, differ))
 end
 
+-- A loss weight by the reference's name: "constant", "min_snr_5", "p2weight_1_1".
+function golden.weight(name)
+  if name == "constant" then return sluice.weight.constant() end
+  local gamma = name:match "^min_snr_(.+)$"
+  if gamma then return sluice.weight.min_snr(tonumber(gamma)) end
+  local g, k = name:match "^p2weight_(.-)_(.+)$"
+  return sluice.weight.p2 { gamma = tonumber(g), k = tonumber(k) }
+end
+
 local function routing_of(config, tensors)
   local r = config.routing or { kind = "none" }
   if r.kind == "DTR" then return sluice.routing.dtr { alpha = r.alpha, beta = r.beta } end

@@ -56,8 +56,10 @@ describe("golden train_chain", function()
 
   it("takes the reference's steps", function()
     local model = golden.dit(config, f)
+    local d = sluice.diffusion { schedule = config.schedule }
     local trainer = sluice.trainer {
-      model = model, diffusion = sluice.diffusion { schedule = config.schedule }, lr = config.lr, weight_decay = config.weight_decay,
+      model = model, diffusion = d, lr = config.lr, weight_decay = config.weight_decay,
+      weight = golden.weight(config.loss_weight_type):table(d),
       ema = { config.ema_decay, config.fast_ema_decay }, ema_warmup = false, batch = config.batch,
     }
     trainer:keep_gradients()

@@ -4,15 +4,7 @@ local golden = require "golden"
 local f, config = golden.open "diffusion"
 local skipped = {}
 
--- "min_snr_5" and "p2weight_1_1" of the reference's names.
-local function weight_of(name)
-  if name == "constant" then return sluice.weight.constant() end
-  local gamma = name:match "^min_snr_(.+)$"
-  if gamma then return sluice.weight.min_snr(tonumber(gamma)) end
-  local g, k = name:match "^p2weight_(.-)_(.+)$"
-  return sluice.weight.p2 { gamma = tonumber(g), k = tonumber(k) }
-end
-
+local weight_of = golden.weight
 local x0, noise, step_noise, t = f["in.x0"], f["in.noise"], f["in.step_noise"], f["in.t"]
 local out = f["in.model_output"]
 
@@ -109,11 +101,16 @@ for _, s in ipairs(config.schedules) do
         end, { out = out })
         golden.close(grads.out, f[prefix .. "grad_model_output"], 3e-4, prefix .. "grad_model_output")
       end
-      local prefix = s .. ".loss.min_snr_5.predict_xstart."
-      local l = process { predict = "x0" }:losses(f["in.model_output_x0"], x0, xt, t, noise, { weight = sluice.weight.min_snr(5) })
-      golden.close(l.mse, f[prefix .. "mse"], 1e-5, prefix .. "mse")
-      golden.close_elements(l.vb, f[prefix .. "vb"], 2e-6, 1e-4, prefix .. "vb")
-      golden.close_elements(l.loss, f[prefix .. "loss"], 2e-6, 1e-4, prefix .. "loss")
+      for name in pairs(f) do -- where the network predicts x0
+        local w = name:match("^" .. s .. "%.loss%.(.-)%.predict_xstart%.mse$")
+        if w then
+          local prefix = ("%s.loss.%s.predict_xstart."):format(s, w)
+          local l = process { predict = "x0" }:losses(f["in.model_output_x0"], x0, xt, t, noise, { weight = weight_of(w) })
+          golden.close(l.mse, f[prefix .. "mse"], 1e-5, prefix .. "mse")
+          golden.close_elements(l.vb, f[prefix .. "vb"], 2e-6, 1e-4, prefix .. "vb")
+          golden.close_elements(l.loss, f[prefix .. "loss"], 2e-6, 1e-4, prefix .. "loss")
+        end
+      end
     end)
   end)
 end

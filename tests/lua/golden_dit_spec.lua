@@ -53,7 +53,7 @@ for _, file in ipairs { "dit_vanilla", "dit_dtr", "dit_random", "dit_uncond_dtr"
 
     if f["cfg.out"] then
       it("guides", function()
-        local channels = config.cfg_channels == "first 3" and 3 or nil
+        local channels = math.tointeger(tonumber((config.cfg_channels:match "first (%d+)")))
         local out = model:forward_cfg(f["cfg.in.x"], f["cfg.in.t"], f["cfg.in.y"], config.cfg_scale, { channels = channels })
         golden.close(out, f["cfg.out"], 2e-5, "cfg.out")
       end)
