@@ -71,11 +71,7 @@ static int l_get(lua_State *L) { return push_item(L, check(L, 1), luaL_checkinte
 static int l_index(lua_State *L) {
   sl_dataset *d = check(L, 1);
   if (lua_isinteger(L, 2)) return push_item(L, d, lua_tointeger(L, 2));
-  luaL_getmetatable(L, DATASET);
-  lua_getfield(L, -1, "methods");
-  lua_pushvalue(L, 2);
-  lua_rawget(L, -2);
-  return 1;
+  return slL_push_method(L, DATASET, 2);
 }
 
 /* The images' shape {C,H,W}. */
@@ -119,14 +115,7 @@ static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__len", l_l
 static const luaL_Reg makers[] = {{"npz", l_npz}, {"tensors", l_tensors}, {NULL, NULL}};
 
 void slL_open_data(lua_State *L) {
-  slL_class(L, DATASET, meta, methods);
-  luaL_getmetatable(L, DATASET); /* positions first, then methods */
-  lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
-  lua_setfield(L, -2, "methods");
-  lua_pushcfunction(L, l_index);
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  slL_class_with_fields(L, DATASET, meta, methods, l_index);
   luaL_newlib(L, makers);
   lua_setfield(L, -2, "data");
 }

@@ -290,10 +290,7 @@ static int l_index(lua_State *L) {
   if (!strcmp(k, "variance")) return lua_pushstring(L, variance_names[d->variance]), 1;
   if (!strcmp(k, "timesteps")) return push_timesteps(L, d);
   if (!strcmp(k, "alphas_cumprod64")) return push_doubles(L, d->schedule->alphas_cumprod, d->steps);
-  luaL_getmetatable(L, DIFFUSION);
-  lua_getfield(L, -1, "methods");
-  lua_getfield(L, -1, k);
-  return 1;
+  return slL_push_method(L, DIFFUSION, 2);
 }
 
 /* What sluice.diffusion takes, as data; and for a schedule of its own or a respaced one the betas, f64 [steps]. */
@@ -372,14 +369,7 @@ static const luaL_Reg methods[] = {{"q_sample", l_q_sample},
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {NULL, NULL}};
 
 void slL_open_diffusion(lua_State *L) {
-  slL_class(L, DIFFUSION, meta, methods);
-  luaL_getmetatable(L, DIFFUSION); /* tables first, then methods */
-  lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
-  lua_setfield(L, -2, "methods");
-  lua_pushcfunction(L, l_index);
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  slL_class_with_fields(L, DIFFUSION, meta, methods, l_index);
   lua_pushcfunction(L, l_new);
   lua_setfield(L, -2, "diffusion");
   slL_core(L, "diffusion_from", l_from);

@@ -107,10 +107,7 @@ static int l_index(lua_State *L) {
   if (k[0] == 'n' && !k[1]) return lua_pushinteger(L, sl_sampler_steps(s)), 1;
   if (k[0] == 'x' && !k[1]) return push_shared(L, sl_sampler_x(s));
   if (k[0] == 'x' && k[1] == '0' && !k[2]) return push_shared(L, sl_sampler_x0(s));
-  luaL_getmetatable(L, SAMPLER);
-  lua_getfield(L, -1, "methods");
-  lua_getfield(L, -1, k);
-  return 1;
+  return slL_push_method(L, SAMPLER, 2);
 }
 
 static int l_newindex(lua_State *L) {
@@ -122,18 +119,9 @@ static int l_newindex(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {{"step", l_step}, {"steps", l_steps}, {NULL, NULL}};
-static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {NULL, NULL}};
+static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__newindex", l_newindex}, {NULL, NULL}};
 
 void slL_open_sampler(lua_State *L) {
-  slL_class(L, SAMPLER, meta, methods);
-  luaL_getmetatable(L, SAMPLER); /* fields first, then methods */
-  lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
-  lua_setfield(L, -2, "methods");
-  lua_pushcfunction(L, l_index);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, l_newindex);
-  lua_setfield(L, -2, "__newindex");
-  lua_pop(L, 1);
+  slL_class_with_fields(L, SAMPLER, meta, methods, l_index);
   slL_core(L, "sampler", l_new);
 }

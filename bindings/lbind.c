@@ -228,3 +228,22 @@ void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_
   if (meta) luaL_setfuncs(L, meta, 0);
   lua_pop(L, 1);
 }
+
+void slL_class_with_fields(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods,
+                           lua_CFunction index) {
+  slL_class(L, name, meta, methods);
+  luaL_getmetatable(L, name);
+  lua_getfield(L, -1, "__index");
+  lua_setfield(L, -2, "methods");
+  lua_pushcfunction(L, index);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}
+
+int slL_push_method(lua_State *L, const char *name, int key) {
+  luaL_getmetatable(L, name);
+  lua_getfield(L, -1, "methods");
+  lua_pushvalue(L, key);
+  lua_rawget(L, -2);
+  return 1;
+}
