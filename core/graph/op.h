@@ -12,7 +12,7 @@ typedef struct sl_exec sl_exec;
 
 #define SL_MAX_INPUTS 16 /* of a node; `cat` and `stack` take at most this many */
 #define SL_MAX_OUTPUTS 8
-#define SL_ATTR_INTS 28
+#define SL_ATTR_INTS 40
 #define SL_ATTR_LIST 9 /* slots of a list attribute: count, then up to 8 values */
 #define SL_ATTR_FLOATS 4
 

@@ -17,7 +17,9 @@ typedef struct sl_adamw {
   double ema_decay[4];
 } sl_adamw;
 
-struct sl_gemm; /* gemm.h */
+struct sl_gemm;   /* gemm.h */
+struct sl_conv;   /* conv.h */
+struct sl_window; /* window.h */
 
 #define SL_KERNEL(name, args, gpu) typedef sl_status sl_##name##_kernel args;
 #include "ops/kernels.def"

@@ -5,6 +5,7 @@
 #define SL_OPS_OPS_H
 
 #include "graph/graph.h"
+#include "ops/window.h"
 
 #define SL_OP(name, inputs, attrs, outputs, flags) SL_OP_##name,
 typedef enum sl_op_id {
@@ -108,5 +109,24 @@ sl_value *sl_adaln(sl_value *x, sl_value *shift, sl_value *scale, sl_value *mask
 /* x, y, skip [N,T,C], gate [N,C], mask u8 [N,C]. Without skip: mask*x + gate*y; with skip: x + gate*y + (1-mask)*skip;
  * without mask: x + gate*y. Source: DTR's block, r + gate*branch and r + (1-m)*z. */
 sl_value *sl_gated_residual(sl_value *x, sl_value *y, sl_value *gate, sl_value *mask, sl_value *skip);
+
+/* --- images, [N,C,H,W]; computed in f32 (bf16 is cast) --- */
+/* x [N,C,…] in groups of channels, biased variance, then * w + b (w, b [C]), * (1 + scale) + shift (both [N,C]), SiLU
+ * if asked,
+ * * mask (u8 [N,C]). Every part may be absent; p NULL: all. Outputs 1, 2: mean, rstd [N,groups].
+ * Source: guided-diffusion unet.py, ResBlock; DTR's mask after the first norm and SiLU. */
+typedef struct sl_group_norm_parts {
+  sl_value *w, *b, *scale, *shift, *mask;
+} sl_group_norm_parts;
+sl_value *sl_group_norm(sl_value *x, const sl_group_norm_parts *p, int64_t groups, double eps, sl_act act);
+/* x [N,C,H,W], w [K,C/groups,rows,columns], b [K] [opt] -> [N,K,OH,OW]; s gives stride, dilation and padding per side
+ * (its kernel is w's). */
+sl_value *sl_conv2d(sl_value *x, sl_value *w, sl_value *b, const sl_window *s, int64_t groups);
+/* Output 1: where each maximum stands in its plane, i32, row * W + column. */
+sl_value *sl_max_pool2d(sl_value *x, const sl_window *w);
+/* count_pad: padding counts as zeros in the mean, as torch's default. */
+sl_value *sl_avg_pool2d(sl_value *x, const sl_window *w, bool count_pad);
+sl_value *sl_upsample(sl_value *x, int64_t scale);   /* repeats pixels scale x scale */
+sl_value *sl_downsample(sl_value *x, int64_t scale); /* means of scale x scale */
 
 #endif

@@ -1,0 +1,21 @@
+/* One convolution, or one of its gradients, as every device can plan it. */
+#ifndef SL_OPS_CONV_H
+#define SL_OPS_CONV_H
+
+#include "base/context.h"
+#include "ops/window.h"
+
+typedef enum sl_conv_kind { SL_CONV_FORWARD, SL_CONV_DATA, SL_CONV_WEIGHTS } sl_conv_kind;
+
+/* x [N,C,H,W], w [K, C/groups, kernel], bias [K], y [N,K,OH,OW], all f32, dense, row-major. */
+typedef struct sl_conv {
+  sl_conv_kind kind; /* y of x and w; dx of dy and w; dw (and db) of dy and x */
+  int64_t N, C, H, W, K, OH, OW, groups;
+  sl_window window;
+  bool bias;
+} sl_conv;
+
+/* Bytes that a run needs on the CPU, for the context's present number of threads. */
+size_t sl_cpu_conv_workspace(sl_context *ctx, const sl_conv *c);
+
+#endif
