@@ -204,6 +204,33 @@ sl_value *sl_step_value(sl_graph *g, int field) {
 
 /* --- nodes --- */
 
+/* Whether v's elements lie without gaps, in some other order of dimensions than its own (channels-last images). */
+static bool is_reordered(const sl_value *v) {
+  if (!v || sl_value_is_dense(v)) return false;
+  int64_t numel = sl_shape_numel(&v->shape), last = 0;
+  for (int i = 0; i < v->shape.rank; i++) {
+    if (v->shape.dim[i] == 1) continue;
+    if (v->stride[i] <= 0) return false;
+    last += (v->shape.dim[i] - 1) * v->stride[i];
+    for (int k = 0; k < i; k++) { /* of two dimensions, one must step over the whole of the other */
+      int64_t a = v->stride[i], b = v->stride[k];
+      if (v->shape.dim[k] != 1 && a < b * v->shape.dim[k] && b < a * v->shape.dim[i]) return false;
+    }
+  }
+  return last + 1 == numel;
+}
+
+/* Outputs lie row-major, but for ops that keep the order in which an input lies. */
+static void lay_out(const sl_node *n, sl_value *o) {
+  sl_shape_strides(&o->shape, o->stride);
+  if (!(n->op->flags & SL_OP_KEEPS_ORDER)) return;
+  for (int i = 0; i < n->n_in; i++) {
+    if (!is_reordered(n->in[i]) || !sl_shape_equal(&n->in[i]->shape, &o->shape)) continue;
+    memcpy(o->stride, n->in[i]->stride, sizeof o->stride);
+    return;
+  }
+}
+
 sl_node *sl__graph_add(sl_graph *g, const sl_op *op, int n_in, sl_value *const *in, const sl_attrs *attrs) {
   sl_node *n = node_new(g, op, n_in, in, attrs);
   if (!n) return NULL;
@@ -211,7 +238,7 @@ sl_node *sl__graph_add(sl_graph *g, const sl_op *op, int n_in, sl_value *const *
   for (int i = 0; s == SL_STATUS_OK && i < n->n_out; i++) {
     sl_value *o = &n->out[i];
     s = sl_shape_check(&o->shape, sl_dtype_size(o->dtype), op->name);
-    if (o->base == o) sl_shape_strides(&o->shape, o->stride);
+    if (o->base == o) lay_out(n, o);
   }
   if (s != SL_STATUS_OK) {
     sl_graph_fail(g, s);
@@ -360,7 +387,7 @@ void sl_graph_output(sl_graph *g, const char *name, sl_value *v) {
     return;
   }
   /* A run writes outputs where the caller wants them: leaves, views and values given out twice are copied. */
-  if (v->node->leaf != SL_LEAF_NONE || v->base != v || is_output(g, v)) {
+  if (v->node->leaf != SL_LEAF_NONE || v->base != v || is_output(g, v) || !sl_value_is_dense(v)) {
     sl_node *n = sl__graph_add(g, sl_op_find("contiguous"), 1, &v, &(sl_attrs){{0}, {0}});
     if (!n) return;
     v = &n->out[0];

@@ -1,17 +1,12 @@
 /* Convolution of images [N,C,H,W] and its two gradients. */
 #include "ops/conv.h"
 
+#include "ops/image.h"
 #include "ops/rules.h"
 
-enum { STRIDE = 0, PAD = SL_ATTR_LIST, DILATION = 2 * SL_ATTR_LIST, GROUPS = 3 * SL_ATTR_LIST };
+enum { STRIDE = 0, PAD = SL_ATTR_LIST, DILATION = 2 * SL_ATTR_LIST, GROUPS = 3 * SL_ATTR_LIST, LAST };
 /* gradients' rows put the result's shape first */
-enum {
-  SHAPE = 0,
-  G_STRIDE = SL_ATTR_LIST,
-  G_PAD = 2 * SL_ATTR_LIST,
-  G_DILATION = 3 * SL_ATTR_LIST,
-  G_GROUPS = 4 * SL_ATTR_LIST
-};
+enum { SHAPE = 0, FORWARD = SL_ATTR_LIST, BIAS = FORWARD + LAST + 1 };
 
 static sl_status canon_conv2d(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   (void)n;
@@ -30,8 +25,21 @@ static sl_status canon_conv2d(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   return sl_graph_status(g);
 }
 
+/* N, C, H, W of an image in either order. */
+typedef struct image {
+  int64_t n, c, h, w;
+} image;
+
+static image image_of(const sl_shape *s, bool last) {
+  return last ? (image){s->dim[0], s->dim[3], s->dim[1], s->dim[2]}
+              : (image){s->dim[0], s->dim[1], s->dim[2], s->dim[3]};
+}
+
+/* From the attributes of `convolve`, or those of a gradient from FORWARD on. */
 static sl_conv conv_of(const int64_t *attrs, const sl_shape *x, const sl_shape *w) {
-  sl_conv c = {.N = x->dim[0], .C = x->dim[1], .H = x->dim[2], .W = x->dim[3], .K = w->dim[0], .groups = attrs[GROUPS]};
+  bool last = attrs[LAST] != 0;
+  image m = image_of(x, last);
+  sl_conv c = {.N = m.n, .C = m.c, .H = m.h, .W = m.w, .K = w->dim[0], .groups = attrs[GROUPS], .last = last};
   for (int d = 0; d < 2; d++) {
     c.window.kernel[d] = w->dim[2 + d];
     c.window.stride[d] = attrs[STRIDE + 1 + d];
@@ -39,6 +47,12 @@ static sl_conv conv_of(const int64_t *attrs, const sl_shape *x, const sl_shape *
   }
   for (int k = 0; k < 4; k++) c.window.pad[k] = attrs[PAD + 1 + k];
   return c;
+}
+
+static void set_output(sl_conv *c, const sl_shape *y) {
+  image m = image_of(y, c->last);
+  c->OH = m.h;
+  c->OW = m.w;
 }
 
 static sl_status sizes(sl_conv *c) {
@@ -49,37 +63,41 @@ static sl_status sizes(sl_conv *c) {
   return SL_STATUS_OK;
 }
 
-static sl_status infer_conv2d(sl_node *n) {
+static sl_value *compose_conv2d(sl_graph *g, int n, sl_value **in, const sl_attrs *a) {
+  return sl__apply_image(g, "convolve", n, in, a, LAST, sl__prefers_last(g));
+}
+
+const sl_op_rules sl_rules_conv2d = {.canon = canon_conv2d, .compose = compose_conv2d};
+
+static sl_status infer_convolve(sl_node *n) {
   const sl_shape *x = &n->in[0]->shape, *w = &n->in[1]->shape;
+  image m = image_of(x, n->attrs.i[LAST] != 0);
   int64_t groups = n->attrs.i[GROUPS];
-  SL_REQUIRE(groups >= 1 && x->dim[1] % groups == 0 && w->dim[0] % groups == 0, ARG,
-             "conv2d: groups is %lld, expected a divisor of %lld and %lld channels", (long long)groups,
-             (long long)x->dim[1], (long long)w->dim[0]);
-  SL_REQUIRE(w->dim[1] * groups == x->dim[1], SHAPE,
-             "conv2d: w is %s, expected [K,%lld,rows,columns] for x %s in %lld groups", sl_shape_text(w),
-             (long long)(x->dim[1] / groups), sl_shape_text(x), (long long)groups);
+  SL_REQUIRE(groups >= 1 && m.c % groups == 0 && w->dim[0] % groups == 0, ARG,
+             "conv2d: groups is %lld, expected a divisor of %lld and %lld channels", (long long)groups, (long long)m.c,
+             (long long)w->dim[0]);
+  SL_REQUIRE(w->dim[1] * groups == m.c, SHAPE,
+             "conv2d: w is %s, expected [K,%lld,rows,columns] for %lld channels in %lld groups", sl_shape_text(w),
+             (long long)(m.c / groups), (long long)m.c, (long long)groups);
   SL_REQUIRE(w->dim[2] > 0 && w->dim[3] > 0, SHAPE, "conv2d: w is %s, an empty kernel", sl_shape_text(w));
   SL_REQUIRE(!n->in[2] || (n->in[2]->shape.rank == 1 && n->in[2]->shape.dim[0] == w->dim[0]), SHAPE,
              "conv2d: b is %s, expected [%lld]", sl_value_text(n->in[2]), (long long)w->dim[0]);
   sl_conv c = conv_of(n->attrs.i, x, w);
   SL_TRY(sizes(&c));
   n->out[0].dtype = SL_F32;
-  n->out[0].shape = SL_SHAPE(c.N, c.K, c.OH, c.OW);
+  n->out[0].shape = c.last ? SL_SHAPE(c.N, c.OH, c.OW, c.K) : SL_SHAPE(c.N, c.K, c.OH, c.OW);
   return SL_STATUS_OK;
 }
 
 static sl_attrs gradient_attrs(const sl_attrs *from, const sl_shape *shape, bool bias) {
   sl_attrs a = {{0}, {0}};
   sl__shape_list(&a.i[SHAPE], shape);
-  sl__copy_list(&a.i[G_STRIDE], &from->i[STRIDE]);
-  sl__copy_list(&a.i[G_PAD], &from->i[PAD]);
-  sl__copy_list(&a.i[G_DILATION], &from->i[DILATION]);
-  a.i[G_GROUPS] = from->i[GROUPS];
-  a.i[G_GROUPS + 1] = bias;
+  for (int k = 0; k <= LAST; k++) a.i[FORWARD + k] = from->i[k];
+  a.i[BIAS] = bias;
   return a;
 }
 
-static sl_status grad_conv2d(sl_grad_args *a) {
+static sl_status grad_convolve(sl_grad_args *a) {
   const sl_attrs *from = &a->node->attrs;
   if (a->need[0]) {
     sl_attrs attrs = gradient_attrs(from, &a->in[0]->shape, false);
@@ -87,7 +105,7 @@ static sl_status grad_conv2d(sl_grad_args *a) {
   }
   bool bias = a->in[2] && a->need[2];
   if (!a->need[1]) { /* a frozen filter */
-    if (bias) a->dx[2] = sl_sum(a->dy[0], 3, (int[]){0, 2, 3}, false);
+    if (bias) a->dx[2] = sl_sum(a->dy[0], 3, from->i[LAST] ? (int[]){0, 1, 2} : (int[]){0, 2, 3}, false);
     return SL_STATUS_OK;
   }
   sl_attrs attrs = gradient_attrs(from, &a->in[1]->shape, bias);
@@ -102,25 +120,22 @@ static sl_status grad_conv2d(sl_grad_args *a) {
 static sl_conv forward_conv(const sl_node *n) {
   sl_conv c = conv_of(n->attrs.i, &n->in[0]->shape, &n->in[1]->shape);
   c.bias = n->in[2] != NULL;
-  c.OH = n->out[0].shape.dim[2];
-  c.OW = n->out[0].shape.dim[3];
+  set_output(&c, &n->out[0].shape);
   return c;
 }
 
 static sl_conv data_conv(const sl_node *n) {
-  sl_conv c = conv_of(n->attrs.i + G_STRIDE, &n->out[0].shape, &n->in[1]->shape);
+  sl_conv c = conv_of(n->attrs.i + FORWARD, &n->out[0].shape, &n->in[1]->shape);
   c.kind = SL_CONV_DATA;
-  c.OH = n->in[0]->shape.dim[2];
-  c.OW = n->in[0]->shape.dim[3];
+  set_output(&c, &n->in[0]->shape);
   return c;
 }
 
 static sl_conv weight_conv(const sl_node *n) {
-  sl_conv c = conv_of(n->attrs.i + G_STRIDE, &n->in[1]->shape, &n->out[0].shape);
+  sl_conv c = conv_of(n->attrs.i + FORWARD, &n->in[1]->shape, &n->out[0].shape);
   c.kind = SL_CONV_WEIGHTS;
-  c.bias = n->attrs.i[G_GROUPS + 1] != 0;
-  c.OH = n->in[0]->shape.dim[2];
-  c.OW = n->in[0]->shape.dim[3];
+  c.bias = n->attrs.i[BIAS] != 0;
+  set_output(&c, &n->in[0]->shape);
   return c;
 }
 
@@ -168,14 +183,13 @@ static sl_status run_weight(sl_exec *e, const sl_node *n, const sl_view *out, co
   return e->kernels->conv(e, state, in[1].data, out[0].data, out[1].data, in[0].data, workspace);
 }
 
-const sl_op_rules sl_rules_conv2d = {.canon = canon_conv2d,
-                                     .infer = infer_conv2d,
-                                     .grad = grad_conv2d,
-                                     .macs = macs_forward,
-                                     .workspace = workspace_forward,
-                                     .prepare = prepare_forward,
-                                     .release = release,
-                                     .run = run_forward};
+const sl_op_rules sl_rules_convolve = {.infer = infer_convolve,
+                                       .grad = grad_convolve,
+                                       .macs = macs_forward,
+                                       .workspace = workspace_forward,
+                                       .prepare = prepare_forward,
+                                       .release = release,
+                                       .run = run_forward};
 
 static sl_status infer_gradient(sl_node *n) {
   n->out[0].dtype = SL_F32;

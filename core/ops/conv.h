@@ -7,12 +7,13 @@
 
 typedef enum sl_conv_kind { SL_CONV_FORWARD, SL_CONV_DATA, SL_CONV_WEIGHTS } sl_conv_kind;
 
-/* x [N,C,H,W], w [K, C/groups, kernel], bias [K], y [N,K,OH,OW], all f32, dense, row-major. */
+/* x [N,C,H,W], w [K, C/groups, kernel], bias [K], y [N,K,OH,OW], all f32, dense, row-major; last: x [N,H,W,C], y
+ * [N,OH,OW,K]. */
 typedef struct sl_conv {
   sl_conv_kind kind; /* y of x and w; dx of dy and w; dw (and db) of dy and x */
   int64_t N, C, H, W, K, OH, OW, groups;
   sl_window window;
-  bool bias;
+  bool bias, last;
 } sl_conv;
 
 /* Bytes that a run needs on the CPU, for the context's present number of threads. */

@@ -48,14 +48,15 @@ static sl_status describe(plan *p, const sl_conv *c) {
   dnnl_dims_t gw = {c->groups, c->K / c->groups, c->C / c->groups, c->window.kernel[0], c->window.kernel[1]};
   bool grouped = c->groups > 1;
   operand *o = p->operand;
-  TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[IMAGE].plain, 4, x, dnnl_f32, dnnl_nchw));
+  TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[IMAGE].plain, 4, x, dnnl_f32, c->last ? dnnl_nhwc : dnnl_nchw));
   TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[FILTER].plain, grouped ? 5 : 4, grouped ? gw : w, dnnl_f32,
                                         grouped ? dnnl_goihw : dnnl_oihw));
   TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[BIAS].plain, 1, b, dnnl_f32, dnnl_a));
-  TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[OUTPUT].plain, 4, y, dnnl_f32, dnnl_nchw));
+  TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[OUTPUT].plain, 4, y, dnnl_f32, c->last ? dnnl_nhwc : dnnl_nchw));
   for (int k = 0; k < OPERANDS; k++) {
     o[k].wanted = o[k].plain;
-    if (k != BIAS)
+    bool image = k == IMAGE || k == OUTPUT;
+    if (k != BIAS && !(image && c->last)) /* channels last is left as it lies: a reorder costs more than it brings */
       TRY_DNNL(
           dnnl_memory_desc_init_by_tag(&o[k].wanted, o[k].plain.ndims, o[k].plain.dims, dnnl_f32, dnnl_format_tag_any));
   }

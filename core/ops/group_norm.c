@@ -1,8 +1,9 @@
 /* GroupNorm with what follows it in a U-Net: affine, adaptive scale and shift, SiLU, channel mask.
  * Source: guided-diffusion unet.py, ResBlock (use_scale_shift_norm); DTR's mask stands after the activation. */
+#include "ops/image.h"
 #include "ops/rules.h"
 
-enum { ATTR_GROUPS, ATTR_ACT }; /* i; f[0]: eps */
+enum { ATTR_GROUPS, ATTR_ACT, ATTR_LAST }; /* i; f[0]: eps */
 enum { X, W, B, SCALE, SHIFT, MASK, INPUTS };
 enum { DY, BX, BW, BB, BSCALE, BSHIFT, BMASK, MEAN, RSTD };
 enum { DX, DW, DB, DSCALE, DSHIFT };
@@ -22,14 +23,21 @@ static sl_status canon_group_norm(sl_graph *g, int n, sl_value **in, sl_attrs *a
   for (int i = 0; i < MASK; i++) {
     if (!in[i]) continue;
     SL_TRY(sl__check_computes("group_norm", names[i], in[i]));
-    in[i] = sl_contiguous(sl_cast(in[i], SL_F32));
+    in[i] = sl_cast(in[i], SL_F32); /* x keeps the order in which it lies */
   }
   if (in[MASK]) in[MASK] = sl_contiguous(in[MASK]);
   return sl_graph_status(g);
 }
 
-static sl_status check_parts(const sl_node *n) {
-  int64_t N = n->in[X]->shape.dim[0], C = n->in[X]->shape.dim[1];
+static sl_value *compose_group_norm(sl_graph *g, int n, sl_value **in, const sl_attrs *a) {
+  return sl__apply_image(g, "group_normalize", n, in, a, ATTR_LAST, sl__lies_last(in[X]));
+}
+
+const sl_op_rules sl_rules_group_norm = {.canon = canon_group_norm, .compose = compose_group_norm};
+
+static int64_t channels_of(const sl_shape *x, bool last) { return last ? x->dim[x->rank - 1] : x->dim[1]; }
+
+static sl_status check_parts(const sl_node *n, int64_t N, int64_t C) {
   for (int i = W; i <= B; i++)
     SL_REQUIRE(!n->in[i] || (n->in[i]->shape.rank == 1 && n->in[i]->shape.dim[0] == C), SHAPE,
                "group_norm: %s is %s, expected [%lld]", names[i], sl_value_text(n->in[i]), (long long)C);
@@ -42,22 +50,24 @@ static sl_status check_parts(const sl_node *n) {
   return SL_STATUS_OK;
 }
 
-static sl_status infer_group_norm(sl_node *n) {
-  SL_TRY(check_parts(n));
+static sl_status infer_group_normalize(sl_node *n) {
+  const sl_shape *x = &n->in[X]->shape;
+  SL_TRY(check_parts(n, x->dim[0], channels_of(x, n->attrs.i[ATTR_LAST] != 0)));
   n->out[0].dtype = SL_F32;
-  n->out[0].shape = n->in[X]->shape;
+  n->out[0].shape = *x;
   for (int k = 1; k < 3; k++) {
     n->out[k].dtype = SL_F32;
-    n->out[k].shape = SL_SHAPE(n->in[X]->shape.dim[0], n->attrs.i[ATTR_GROUPS]);
+    n->out[k].shape = SL_SHAPE(x->dim[0], n->attrs.i[ATTR_GROUPS]);
   }
   return SL_STATUS_OK;
 }
 
-static sl_status grad_group_norm(sl_grad_args *a) {
+static sl_status grad_group_normalize(sl_grad_args *a) {
   SL_REQUIRE(!a->dy[1] && !a->dy[2], UNSUPPORTED, "group_norm: mean and rstd have no gradient");
   sl_value *in[] = {a->dy[0],     a->in[X],    a->in[W],  a->in[B], a->in[SCALE],
                     a->in[SHIFT], a->in[MASK], a->out[1], a->out[2]};
-  sl_attrs attrs = {.i = {a->node->attrs.i[ATTR_GROUPS], a->node->attrs.i[ATTR_ACT]}};
+  sl_attrs attrs = {{0}, {0}};
+  for (int k = ATTR_GROUPS; k <= ATTR_LAST; k++) attrs.i[k] = a->node->attrs.i[k];
   sl_value *d = sl_opn(SL_OP_group_norm_backward, 9, in, &attrs);
   a->dx[X] = d;
   for (int i = W; i <= SHIFT; i++)
@@ -65,21 +75,21 @@ static sl_status grad_group_norm(sl_grad_args *a) {
   return SL_STATUS_OK;
 }
 
-static sl_status run_group_norm(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                                void *workspace) {
+static sl_status run_group_normalize(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                                     void *workspace) {
   (void)state, (void)workspace;
-  return e->kernels->group_norm(e, out, in, n->attrs.i[ATTR_GROUPS], n->attrs.f[0], n->attrs.i[ATTR_ACT] != 0);
+  return e->kernels->group_norm(e, out, in, n->attrs.i[ATTR_GROUPS], n->attrs.f[0], n->attrs.i[ATTR_ACT] != 0,
+                                n->attrs.i[ATTR_LAST] != 0);
 }
 
-const sl_op_rules sl_rules_group_norm = {
-    .canon = canon_group_norm, .infer = infer_group_norm, .grad = grad_group_norm, .run = run_group_norm};
+const sl_op_rules sl_rules_group_normalize = {
+    .infer = infer_group_normalize, .grad = grad_group_normalize, .run = run_group_normalize};
 
 static sl_status infer_backward(sl_node *n) {
   const sl_value *x = n->in[BX];
   SL_REQUIRE(sl_shape_equal(&n->in[DY]->shape, &x->shape) && n->in[DY]->dtype == SL_F32, SHAPE,
              "group_norm_backward: dy is %s, expected f32 %s", sl_value_text(n->in[DY]), sl_shape_text(&x->shape));
-  int64_t N = x->shape.dim[0], C = x->shape.dim[1];
-  n->n_out = 5;
+  int64_t N = x->shape.dim[0], C = channels_of(&x->shape, n->attrs.i[ATTR_LAST] != 0);
   for (int k = 0; k < 5; k++) n->out[k].dtype = SL_F32;
   n->out[DX].shape = x->shape;
   n->out[DW].shape = n->out[DB].shape = SL_SHAPE(C);
@@ -87,26 +97,22 @@ static sl_status infer_backward(sl_node *n) {
   return SL_STATUS_OK;
 }
 
-static sl_status canon_backward(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
-  (void)n, (void)a;
-  in[DY] = sl_contiguous(sl_cast(in[DY], SL_F32));
-  return sl_graph_status(g);
-}
-
 /* Two sums for every sample and channel. */
 static size_t workspace_backward(const sl_node *n, sl_context *ctx) {
   (void)ctx;
-  return (size_t)(2 * n->in[BX]->shape.dim[0] * n->in[BX]->shape.dim[1]) * sizeof(double);
+  return (size_t)(2 * n->in[BX]->shape.dim[0] * channels_of(&n->in[BX]->shape, n->attrs.i[ATTR_LAST] != 0)) *
+         sizeof(double);
 }
 
 static sl_status run_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                               void *workspace) {
   (void)state;
-  return e->kernels->group_norm_backward(e, out, in, n->attrs.i[ATTR_GROUPS], n->attrs.i[ATTR_ACT] != 0, workspace);
+  return e->kernels->group_norm_backward(e, out, in, n->attrs.i[ATTR_GROUPS], n->attrs.i[ATTR_ACT] != 0,
+                                         n->attrs.i[ATTR_LAST] != 0, workspace);
 }
 
 const sl_op_rules sl_rules_group_norm_backward = {
-    .canon = canon_backward, .infer = infer_backward, .workspace = workspace_backward, .run = run_backward};
+    .infer = infer_backward, .workspace = workspace_backward, .run = run_backward};
 
 sl_value *sl_group_norm(sl_value *x, const sl_group_norm_parts *p, int64_t groups, double eps, sl_act act) {
   if (!x) return NULL;

@@ -113,7 +113,7 @@ sl_value *sl_gated_residual(sl_value *x, sl_value *y, sl_value *gate, sl_value *
 /* --- images, [N,C,H,W]; computed in f32 (bf16 is cast) --- */
 /* x [N,C,…] in groups of channels, biased variance, then * w + b (w, b [C]), * (1 + scale) + shift (both [N,C]), SiLU
  * if asked,
- * * mask (u8 [N,C]). Every part may be absent; p NULL: all. Outputs 1, 2: mean, rstd [N,groups].
+ * * mask (u8 [N,C]). Every part may be absent; p NULL: all.
  * Source: guided-diffusion unet.py, ResBlock; DTR's mask after the first norm and SiLU. */
 typedef struct sl_group_norm_parts {
   sl_value *w, *b, *scale, *shift, *mask;
@@ -122,7 +122,6 @@ sl_value *sl_group_norm(sl_value *x, const sl_group_norm_parts *p, int64_t group
 /* x [N,C,H,W], w [K,C/groups,rows,columns], b [K] [opt] -> [N,K,OH,OW]; s gives stride, dilation and padding per side
  * (its kernel is w's). */
 sl_value *sl_conv2d(sl_value *x, sl_value *w, sl_value *b, const sl_window *s, int64_t groups);
-/* Output 1: where each maximum stands in its plane, i32, row * W + column. */
 sl_value *sl_max_pool2d(sl_value *x, const sl_window *w);
 /* count_pad: padding counts as zeros in the mean, as torch's default. */
 sl_value *sl_avg_pool2d(sl_value *x, const sl_window *w, bool count_pad);

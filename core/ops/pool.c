@@ -1,16 +1,16 @@
 /* Pooling of images [N,C,H,W]. */
+#include "ops/image.h"
 #include "ops/rules.h"
-#include "ops/window.h"
 
-enum { KERNEL = 0, STRIDE = SL_ATTR_LIST, PAD = 2 * SL_ATTR_LIST, COUNT_PAD = 3 * SL_ATTR_LIST };
-/* backward rows put the input's shape first */
 enum {
-  SHAPE = 0,
-  B_KERNEL = SL_ATTR_LIST,
-  B_STRIDE = 2 * SL_ATTR_LIST,
-  B_PAD = 3 * SL_ATTR_LIST,
-  B_COUNT_PAD = 4 * SL_ATTR_LIST
-};
+  KERNEL = 0,
+  STRIDE = SL_ATTR_LIST,
+  PAD = 2 * SL_ATTR_LIST,
+  LAST = 3 * SL_ATTR_LIST,
+  COUNT_PAD
+}; /* of the private rows */
+enum { PUBLIC_COUNT_PAD = 3 * SL_ATTR_LIST };
+enum { SHAPE = 0, MAX_LAST = SL_ATTR_LIST, FORWARD = SL_ATTR_LIST }; /* backward rows put the input's shape first */
 
 static sl_status canon_pool(const char *op, sl_graph *g, sl_value **in, sl_attrs *a) {
   SL_REQUIRE(in[0]->shape.rank == 4, SHAPE, "%s: x is %s, expected [N,C,H,W]", op, sl_value_text(in[0]));
@@ -37,18 +37,31 @@ static sl_status canon_avg(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   return canon_pool("avg_pool2d", g, in, a);
 }
 
-static sl_window window_of(const int64_t *kernel, const int64_t *stride, const int64_t *pad) {
+static sl_value *compose_max(sl_graph *g, int n, sl_value **in, const sl_attrs *a) {
+  return sl__apply_image(g, "pool_max", n, in, a, LAST, sl__lies_last(in[0]));
+}
+
+static sl_value *compose_avg(sl_graph *g, int n, sl_value **in, const sl_attrs *a) {
+  sl_attrs b = *a;
+  b.i[COUNT_PAD] = a->i[PUBLIC_COUNT_PAD];
+  return sl__apply_image(g, "pool_mean", n, in, &b, LAST, sl__lies_last(in[0]));
+}
+
+const sl_op_rules sl_rules_max_pool2d = {.canon = canon_max, .compose = compose_max};
+const sl_op_rules sl_rules_avg_pool2d = {.canon = canon_avg, .compose = compose_avg};
+
+static sl_window window_of(const int64_t *a) {
   sl_window w = {.dilation = {1, 1}};
-  for (int d = 0; d < 2; d++) w.kernel[d] = kernel[1 + d], w.stride[d] = stride[1 + d];
-  for (int k = 0; k < 4; k++) w.pad[k] = pad[1 + k];
+  for (int d = 0; d < 2; d++) w.kernel[d] = a[KERNEL + 1 + d], w.stride[d] = a[STRIDE + 1 + d];
+  for (int k = 0; k < 4; k++) w.pad[k] = a[PAD + 1 + k];
   return w;
 }
 
 static sl_status pooled_shape(const sl_node *n, sl_shape *out) {
-  const int64_t *a = n->attrs.i;
-  sl_window w = window_of(a + KERNEL, a + STRIDE, a + PAD);
+  sl_window w = window_of(n->attrs.i);
+  int at = n->attrs.i[LAST] ? 1 : 2; /* where rows and columns stand */
   *out = n->in[0]->shape;
-  return sl__window_size(n->op->name, &w, n->in[0]->shape.dim + 2, out->dim + 2);
+  return sl__window_size(n->op->name, &w, n->in[0]->shape.dim + at, out->dim + at);
 }
 
 static sl_status infer_max(sl_node *n) {
@@ -60,21 +73,20 @@ static sl_status infer_max(sl_node *n) {
 }
 
 static sl_status grad_max(sl_grad_args *a) {
-  sl_attrs attrs = {{0}, {0}};
+  sl_attrs attrs = {.i = {[MAX_LAST] = a->node->attrs.i[LAST]}};
   sl__shape_list(&attrs.i[SHAPE], &a->in[0]->shape);
-  a->dx[0] = sl_op2(SL_OP_max_pool2d_backward, a->dy[0], a->out[1], &attrs);
+  a->dx[0] = sl_op2(SL_OP_pool_max_backward, a->dy[0], a->out[1], &attrs);
   return SL_STATUS_OK;
 }
 
 static sl_status run_max(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                          void *workspace) {
   (void)state, (void)workspace;
-  const int64_t *a = n->attrs.i;
-  sl_window w = window_of(a + KERNEL, a + STRIDE, a + PAD);
-  return e->kernels->max_pool2d(e, &out[0], &out[1], &in[0], &w);
+  sl_window w = window_of(n->attrs.i);
+  return e->kernels->max_pool2d(e, &out[0], &out[1], &in[0], &w, n->attrs.i[LAST] != 0);
 }
 
-const sl_op_rules sl_rules_max_pool2d = {.canon = canon_max, .infer = infer_max, .grad = grad_max, .run = run_max};
+const sl_op_rules sl_rules_pool_max = {.infer = infer_max, .grad = grad_max, .run = run_max};
 
 static sl_status infer_to_shape(sl_node *n) {
   n->out[0].dtype = SL_F32;
@@ -86,47 +98,42 @@ static sl_status infer_to_shape(sl_node *n) {
 
 static sl_status run_max_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                                   void *workspace) {
-  (void)n, (void)state, (void)workspace;
-  return e->kernels->max_pool2d_backward(e, &out[0], &in[0], &in[1]);
+  (void)state, (void)workspace;
+  return e->kernels->max_pool2d_backward(e, &out[0], &in[0], &in[1], n->attrs.i[MAX_LAST] != 0);
 }
 
-const sl_op_rules sl_rules_max_pool2d_backward = {.infer = infer_to_shape, .run = run_max_backward};
+const sl_op_rules sl_rules_pool_max_backward = {.infer = infer_to_shape, .run = run_max_backward};
 
-static sl_status infer_avg(sl_node *n) {
+static sl_status infer_mean(sl_node *n) {
   n->out[0].dtype = SL_F32;
   return pooled_shape(n, &n->out[0].shape);
 }
 
-static sl_status grad_avg(sl_grad_args *a) {
-  const int64_t *from = a->node->attrs.i;
+static sl_status grad_mean(sl_grad_args *a) {
   sl_attrs attrs = {{0}, {0}};
   sl__shape_list(&attrs.i[SHAPE], &a->in[0]->shape);
-  sl__copy_list(&attrs.i[B_KERNEL], from + KERNEL);
-  sl__copy_list(&attrs.i[B_STRIDE], from + STRIDE);
-  sl__copy_list(&attrs.i[B_PAD], from + PAD);
-  attrs.i[B_COUNT_PAD] = from[COUNT_PAD];
-  a->dx[0] = sl_op1(SL_OP_avg_pool2d_backward, a->dy[0], &attrs);
+  for (int k = 0; k <= COUNT_PAD; k++) attrs.i[FORWARD + k] = a->node->attrs.i[k];
+  a->dx[0] = sl_op1(SL_OP_pool_mean_backward, a->dy[0], &attrs);
   return SL_STATUS_OK;
 }
 
-static sl_status run_avg(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                         void *workspace) {
+static sl_status run_mean(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                          void *workspace) {
   (void)state, (void)workspace;
-  const int64_t *a = n->attrs.i;
-  sl_window w = window_of(a + KERNEL, a + STRIDE, a + PAD);
-  return e->kernels->avg_pool2d(e, &out[0], &in[0], &w, a[COUNT_PAD] != 0);
+  sl_window w = window_of(n->attrs.i);
+  return e->kernels->avg_pool2d(e, &out[0], &in[0], &w, n->attrs.i[LAST] != 0, n->attrs.i[COUNT_PAD] != 0);
 }
 
-static sl_status run_avg_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                                  void *workspace) {
+static sl_status run_mean_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                                   void *workspace) {
   (void)state, (void)workspace;
-  const int64_t *a = n->attrs.i;
-  sl_window w = window_of(a + B_KERNEL, a + B_STRIDE, a + B_PAD);
-  return e->kernels->avg_pool2d_backward(e, &out[0], &in[0], &w, a[B_COUNT_PAD] != 0);
+  const int64_t *a = n->attrs.i + FORWARD;
+  sl_window w = window_of(a);
+  return e->kernels->avg_pool2d_backward(e, &out[0], &in[0], &w, a[LAST] != 0, a[COUNT_PAD] != 0);
 }
 
-const sl_op_rules sl_rules_avg_pool2d = {.canon = canon_avg, .infer = infer_avg, .grad = grad_avg, .run = run_avg};
-const sl_op_rules sl_rules_avg_pool2d_backward = {.infer = infer_to_shape, .run = run_avg_backward};
+const sl_op_rules sl_rules_pool_mean = {.infer = infer_mean, .grad = grad_mean, .run = run_mean};
+const sl_op_rules sl_rules_pool_mean_backward = {.infer = infer_to_shape, .run = run_mean_backward};
 
 static sl_attrs pool_attrs(const sl_window *w, bool count_pad) {
   sl_attrs a = {{0}, {0}};
@@ -134,7 +141,7 @@ static sl_attrs pool_attrs(const sl_window *w, bool count_pad) {
   a.i[PAD] = 4;
   for (int d = 0; d < 2; d++) a.i[KERNEL + 1 + d] = w->kernel[d], a.i[STRIDE + 1 + d] = w->stride[d];
   for (int k = 0; k < 4; k++) a.i[PAD + 1 + k] = w->pad[k];
-  a.i[COUNT_PAD] = count_pad;
+  a.i[PUBLIC_COUNT_PAD] = count_pad;
   return a;
 }
 

@@ -1,8 +1,9 @@
 /* Up- and down-sampling of images [N,C,H,W] by a whole factor. Source: guided-diffusion unet.py, Upsample (nearest) and
  * Downsample (mean) without convolution. */
+#include "ops/image.h"
 #include "ops/rules.h"
 
-enum { ATTR_SCALE };
+enum { ATTR_SCALE, ATTR_LAST };
 
 static sl_status canon_resample(const char *op, sl_graph *g, sl_value **in, const sl_attrs *a) {
   SL_REQUIRE(in[0]->shape.rank == 4, SHAPE, "%s: x is %s, expected [N,C,H,W]", op, sl_value_text(in[0]));
@@ -27,49 +28,60 @@ static sl_status canon_downsample(sl_graph *g, int n, sl_value **in, sl_attrs *a
   return SL_STATUS_OK;
 }
 
-static sl_status infer_upsample(sl_node *n) {
+static sl_value *compose_upsample(sl_graph *g, int n, sl_value **in, const sl_attrs *a) {
+  return sl__apply_image(g, "enlarge", n, in, a, ATTR_LAST, sl__lies_last(in[0]));
+}
+
+static sl_value *compose_downsample(sl_graph *g, int n, sl_value **in, const sl_attrs *a) {
+  return sl__apply_image(g, "shrink", n, in, a, ATTR_LAST, sl__lies_last(in[0]));
+}
+
+const sl_op_rules sl_rules_upsample = {.canon = canon_upsample, .compose = compose_upsample};
+const sl_op_rules sl_rules_downsample = {.canon = canon_downsample, .compose = compose_downsample};
+
+static sl_status infer_enlarge(sl_node *n) {
+  int rows = n->attrs.i[ATTR_LAST] ? 1 : 2;
   n->out[0].dtype = SL_F32;
   n->out[0].shape = n->in[0]->shape;
-  for (int d = 2; d < 4; d++) n->out[0].shape.dim[d] *= n->attrs.i[ATTR_SCALE];
+  for (int d = rows; d < rows + 2; d++) n->out[0].shape.dim[d] *= n->attrs.i[ATTR_SCALE];
   return SL_STATUS_OK;
 }
 
-static sl_status infer_downsample(sl_node *n) {
+static sl_status infer_shrink(sl_node *n) {
+  int rows = n->attrs.i[ATTR_LAST] ? 1 : 2;
   n->out[0].dtype = SL_F32;
   n->out[0].shape = n->in[0]->shape;
-  for (int d = 2; d < 4; d++) n->out[0].shape.dim[d] /= n->attrs.i[ATTR_SCALE];
+  for (int d = rows; d < rows + 2; d++) n->out[0].shape.dim[d] /= n->attrs.i[ATTR_SCALE];
   return SL_STATUS_OK;
 }
 
 /* Each is the other's gradient but for the number of pixels in a block. */
-static sl_status grad_upsample(sl_grad_args *a) {
+static sl_status grad_enlarge(sl_grad_args *a) {
   double s = (double)a->node->attrs.i[ATTR_SCALE];
-  a->dx[0] = sl_mul_scalar(sl_op1(SL_OP_downsample, a->dy[0], &a->node->attrs), s * s);
+  a->dx[0] = sl_mul_scalar(sl_op1(SL_OP_shrink, a->dy[0], &a->node->attrs), s * s);
   return SL_STATUS_OK;
 }
 
-static sl_status grad_downsample(sl_grad_args *a) {
+static sl_status grad_shrink(sl_grad_args *a) {
   double s = (double)a->node->attrs.i[ATTR_SCALE];
-  a->dx[0] = sl_mul_scalar(sl_op1(SL_OP_upsample, a->dy[0], &a->node->attrs), 1 / (s * s));
+  a->dx[0] = sl_mul_scalar(sl_op1(SL_OP_enlarge, a->dy[0], &a->node->attrs), 1 / (s * s));
   return SL_STATUS_OK;
 }
 
-static sl_status run_upsample(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                              void *workspace) {
+static sl_status run_enlarge(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                             void *workspace) {
   (void)state, (void)workspace;
-  return e->kernels->upsample(e, &out[0], &in[0], n->attrs.i[ATTR_SCALE]);
+  return e->kernels->upsample(e, &out[0], &in[0], n->attrs.i[ATTR_SCALE], n->attrs.i[ATTR_LAST] != 0);
 }
 
-static sl_status run_downsample(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                                void *workspace) {
+static sl_status run_shrink(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                            void *workspace) {
   (void)state, (void)workspace;
-  return e->kernels->downsample(e, &out[0], &in[0], n->attrs.i[ATTR_SCALE]);
+  return e->kernels->downsample(e, &out[0], &in[0], n->attrs.i[ATTR_SCALE], n->attrs.i[ATTR_LAST] != 0);
 }
 
-const sl_op_rules sl_rules_upsample = {
-    .canon = canon_upsample, .infer = infer_upsample, .grad = grad_upsample, .run = run_upsample};
-const sl_op_rules sl_rules_downsample = {
-    .canon = canon_downsample, .infer = infer_downsample, .grad = grad_downsample, .run = run_downsample};
+const sl_op_rules sl_rules_enlarge = {.infer = infer_enlarge, .grad = grad_enlarge, .run = run_enlarge};
+const sl_op_rules sl_rules_shrink = {.infer = infer_shrink, .grad = grad_shrink, .run = run_shrink};
 
 sl_value *sl_upsample(sl_value *x, int64_t scale) {
   return sl_op1(SL_OP_upsample, x, &(sl_attrs){.i = {[ATTR_SCALE] = scale}});

@@ -1,46 +1,59 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
+/* One loop for both orders: pixels of `inner` neighbours – 1 in planes, C in channels-last images. */
 typedef struct task {
   const float *x;
   float *y;
-  int64_t W, s; /* columns of the smaller image */
+  int64_t W, s, inner; /* columns of the smaller image */
 } task;
 
 /* Rows of the larger image in parallel. */
-static void upsample_rows(void *user, int64_t begin, int64_t end, int thread) {
+static void enlarge_rows(void *user, int64_t begin, int64_t end, int thread) {
   const task *t = user;
   (void)thread;
   for (int64_t r = begin; r < end; r++)
-    for (int64_t j = 0; j < t->W; j++)
-      for (int64_t k = 0; k < t->s; k++) t->y[(r * t->W + j) * t->s + k] = t->x[r / t->s * t->W + j];
+    for (int64_t j = 0; j < t->W * t->s; j++) {
+      const float *x = t->x + (r / t->s * t->W + j / t->s) * t->inner;
+      float *y = t->y + (r * t->W * t->s + j) * t->inner;
+      for (int64_t c = 0; c < t->inner; c++) y[c] = x[c];
+    }
 }
 
 /* Rows of the smaller image in parallel. */
-static void downsample_rows(void *user, int64_t begin, int64_t end, int thread) {
+static void shrink_rows(void *user, int64_t begin, int64_t end, int thread) {
   const task *t = user;
   (void)thread;
   float part = 1 / (float)(t->s * t->s);
   for (int64_t r = begin; r < end; r++)
     for (int64_t j = 0; j < t->W; j++) {
-      float sum = 0;
-      for (int64_t i = 0; i < t->s; i++)
-        for (int64_t k = 0; k < t->s; k++) sum += t->x[((r * t->s + i) * t->W + j) * t->s + k];
-      t->y[r * t->W + j] = sum * part;
+      float *y = t->y + (r * t->W + j) * t->inner;
+      for (int64_t c = 0; c < t->inner; c++) y[c] = 0;
+      for (int64_t k = 0; k < t->s * t->s; k++) {
+        const float *x = t->x + ((r * t->s + k / t->s) * t->W * t->s + j * t->s + k % t->s) * t->inner;
+        for (int64_t c = 0; c < t->inner; c++) y[c] += x[c];
+      }
+      for (int64_t c = 0; c < t->inner; c++) y[c] *= part;
     }
 }
 
-static int64_t rows(const sl_view *v) { return v->shape.dim[0] * v->shape.dim[1] * v->shape.dim[2]; }
-static int64_t grain(int64_t columns) { return columns > 0 && columns < 8192 ? 8192 / columns : 1; }
+static int64_t rows_of(const sl_view *v, bool last) {
+  return last ? v->shape.dim[0] * v->shape.dim[1] : v->shape.dim[0] * v->shape.dim[1] * v->shape.dim[2];
+}
 
-sl_status sl_cpu_upsample(sl_exec *e, const sl_view *y, const sl_view *x, int64_t scale) {
-  task t = {x->data, y->data, x->shape.dim[3], scale};
-  sl_parallel_for(e->ctx, rows(y), grain(y->shape.dim[3]), upsample_rows, &t);
+static void run(sl_exec *e, const sl_view *y, const sl_view *x, const sl_view *small, const sl_view *split,
+                int64_t scale, bool last, void (*fn)(void *, int64_t, int64_t, int)) {
+  task t = {x->data, y->data, small->shape.dim[last ? 2 : 3], scale, last ? x->shape.dim[3] : 1};
+  int64_t work = t.W * t.s * t.inner;
+  sl_parallel_for(e->ctx, rows_of(split, last), work > 0 && work < 8192 ? 8192 / work : 1, fn, &t);
+}
+
+sl_status sl_cpu_upsample(sl_exec *e, const sl_view *y, const sl_view *x, int64_t scale, bool last) {
+  run(e, y, x, x, y, scale, last, enlarge_rows);
   return SL_STATUS_OK;
 }
 
-sl_status sl_cpu_downsample(sl_exec *e, const sl_view *y, const sl_view *x, int64_t scale) {
-  task t = {x->data, y->data, y->shape.dim[3], scale};
-  sl_parallel_for(e->ctx, rows(y), grain(x->shape.dim[3]), downsample_rows, &t);
+sl_status sl_cpu_downsample(sl_exec *e, const sl_view *y, const sl_view *x, int64_t scale, bool last) {
+  run(e, y, x, y, y, scale, last, shrink_rows);
   return SL_STATUS_OK;
 }

@@ -22,8 +22,20 @@ static bool merges(const sl_walk *w, const sl_view *const *views, int dim) {
   return true;
 }
 
+/* Dimensions from the largest stride of the first operand (the result) to the smallest: memory order. */
+static void memory_order(const sl_view *v, int *order) {
+  for (int i = 0; i < v->shape.rank; i++) {
+    int k = i;
+    for (; k > 0 && v->stride[order[k - 1]] < v->stride[i]; k--) order[k] = order[k - 1];
+    order[k] = i;
+  }
+}
+
 static void collapse(sl_walk *w, const sl_view *const *views) {
-  for (int i = 0; i < views[0]->shape.rank; i++) {
+  int order[SL_MAX_RANK];
+  memory_order(views[0], order);
+  for (int d = 0; d < views[0]->shape.rank; d++) {
+    int i = order[d];
     int64_t n = views[0]->shape.dim[i];
     if (n == 1) continue;
     bool merge = merges(w, views, i);

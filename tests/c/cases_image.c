@@ -43,7 +43,7 @@ static void pool(const op_run *r, bool max) {
   int64_t index[4];
   for (int64_t o = 0; o < sl_shape_numel(y); o++) {
     op_unflatten(y, o, index);
-    double best = -INFINITY, sum = 0, count = 0, where = 0;
+    double best = -INFINITY, sum = 0, count = 0;
     for (int64_t i = 0; i < pair(kernel, 0, 1); i++)
       for (int64_t j = 0; j < pair(kernel, 1, 1); j++) {
         int64_t row = index[2] * pair(stride, 0, pair(kernel, 0, 1)) + i - pad_of(pad, 0, false);
@@ -51,12 +51,11 @@ static void pool(const op_run *r, bool max) {
         bool inside = row >= 0 && col >= 0 && row < x->dim[2] && col < x->dim[3];
         bool padded = row < x->dim[2] + pad_of(pad, 0, true) && col < x->dim[3] + pad_of(pad, 1, true);
         double v = at4(r->in[0], x, index[0], index[1], row, col);
-        if (inside && v > best) best = v, where = (double)(row * x->dim[3] + col);
+        if (inside && v > best) best = v;
         sum += v;
         count += max || a[3 * SL_ATTR_LIST] ? padded : inside;
       }
     r->out[0][o] = max ? best : sum / count;
-    if (max) r->out[1][o] = where;
   }
 }
 static void naive_max_pool2d(const op_run *r) { pool(r, true); }
@@ -91,8 +90,6 @@ static void naive_group_norm(const op_run *r) {
     for (int64_t i = 0; i < per * S; i++) mean += x[i] / count;
     for (int64_t i = 0; i < per * S; i++) var += (x[i] - mean) * (x[i] - mean) / count;
     double rstd = 1 / sqrt(var + r->attrs->f[0]);
-    r->out[1][g] = mean;
-    r->out[2][g] = rstd;
     for (int64_t i = 0; i < per * S; i++) {
       int64_t c = g % groups * per + i / S, nc = g / groups * C + c;
       double y = (x[i] - mean) * rstd * (r->in[1] ? r->in[1][c] : 1) + (r->in[2] ? r->in[2][c] : 0);
@@ -117,7 +114,7 @@ const op_case cases_image[] = {
      {F32(2, 4, 7, 6), F32(6, 2, 2, 3), F32(6)}},
     {"conv2d", "", naive_conv2d, 0, 0, 0, 3, {F32(2, 17, 5, 5), F32(33, 17, 1, 1), F32(33)}},
     {"conv2d", "pad={1}", naive_conv2d, 0, 0, 0, 3, {F32(1, 32, 8, 8), F32(16, 32, 3, 3), F32(16)}},
-    {"max_pool2d", "kernel={2}", naive_max_pool2d, 0, 3, 0, 1, {APART(2, 2, 4, 6)}},
+    {"max_pool2d", "kernel={2}", naive_max_pool2d, 0, 0, 0, 1, {APART(2, 2, 4, 6)}},
     {"max_pool2d", "kernel={3,2} stride={2,1} pad={1}", naive_max_pool2d, 0, 0, 0, 1, {APART(1, 2, 7, 5)}},
     {"avg_pool2d", "kernel={2}", naive_avg_pool2d, CASE_BF16, 0, 0, 1, {F32(2, 2, 4, 6)}},
     {"avg_pool2d", "kernel={3} stride={2} pad={1} count_pad=1", naive_avg_pool2d, 0, 0, 0, 1, {F32(1, 2, 6, 7)}},
@@ -158,14 +155,6 @@ const op_case cases_image[] = {
      0,
      6,
      {F32(1, 3, 2, 2), F32(3), ABSENT, ABSENT, ABSENT, MASK(1, 3)}},
-    {"group_norm",
-     "groups=2",
-     naive_group_norm,
-     CASE_NO_GRAD,
-     6,
-     0,
-     6,
-     {F32(2, 4, 9), ABSENT, ABSENT, ABSENT, ABSENT, ABSENT}},
 };
 
 const op_refusal refusals_image[] = {
