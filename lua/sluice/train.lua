@@ -107,22 +107,30 @@ local function read_source(r)
   return text
 end
 
-local function loop(trainer, steps, batch, quiet)
-  local line = progress.new { total = steps, now = core.clock, tty = core.isatty(), quiet = quiet }
-  local losses, kept, last = 0, 0, nil
+-- Runs the steps; reached.last is the last one's result.
+local function loop(trainer, steps, batch, line, reached)
+  local losses, kept = 0, 0
   for i = 1, steps do
-    local ok, r = pcall(trainer.step, trainer)
-    if not ok then
-      line:finish()
-      return i - 1, last, r
-    end
-    last = r
+    local r = trainer:step()
+    reached.last = r
     kept = math.min(kept + 1, 100) -- a running mean over about the last hundred steps
     losses = losses + (r.loss - losses) / kept
     line:update(i, i * batch, ("loss %.4f"):format(losses))
   end
+end
+
+-- Steps done, the last one's result, and the error that ended them early. Ctrl-C may stop the core first and Lua a moment later,
+-- one level up: hence two calls, one around the other.
+local function run_steps(trainer, steps, batch, quiet)
+  local line = progress.new { total = steps, now = core.clock, tty = core.isatty(), quiet = quiet }
+  local reached = {}
+  local _, ok, failure = pcall(function()
+    local fine, message = pcall(loop, trainer, steps, batch, line, reached)
+    return fine, message
+  end)
   line:finish()
-  return steps, last
+  if ok == true then return trainer:steps_done(), reached.last end
+  return trainer:steps_done(), reached.last, failure or ok
 end
 
 local train = {}
@@ -143,7 +151,7 @@ function train.run(r, o)
     io.stderr:write(("%s: %s parameters, %d steps of %d images, %.0f MiB, into %s\n"):format(d.name or "run",
       core.thousands(select(2, d.model:count())), steps, options.batch, trainer:memory() / 1048576, dir))
   end
-  local done, last, failure = loop(trainer, steps, options.batch, o.quiet)
+  local done, last, failure = run_steps(trainer, steps, options.batch, o.quiet)
   local run = setmetatable({
     dir = dir, model = d.model, diffusion = d.diffusion, trainer = trainer, steps = done, last = last,
     sample_settings = d.sample or {}, parameters = p, ema = {},

@@ -88,3 +88,18 @@ describe("the program", function()
     os.remove(name)
   end)
 end)
+
+describe("Ctrl-C in training", function()
+  it("keeps what was reached and says so", function()
+    local dir = os.tmpname()
+    os.remove(dir)
+    local command = "timeout -s INT 5 %s train recipes/quickstart.lua --set steps=1000000 --out %s 2>&1"
+    local pipe = assert(io.popen(command:format(program, dir)))
+    local text = pipe:read "a"
+    pipe:close()
+    assert.truthy(text:find("stopped after %d+ steps; what was reached is in"), text)
+    assert.truthy(text:find("interrupted", 1, true), text)
+    assert(io.open(dir .. "/checkpoint.safetensors", "rb")):close()
+    os.execute("rm -r " .. dir)
+  end)
+end)
