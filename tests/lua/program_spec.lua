@@ -93,7 +93,7 @@ describe("Ctrl-C in training", function()
   it("keeps what was reached and says so", function()
     local dir = os.tmpname()
     os.remove(dir)
-    local command = "timeout -s INT 5 %s train recipes/quickstart.lua --set steps=1000000 --out %s 2>&1"
+    local command = "timeout --foreground -s INT 5 %s train recipes/quickstart.lua --set steps=1000000 --out %s 2>&1"
     local pipe = assert(io.popen(command:format(program, dir)))
     local text = pipe:read "a"
     pipe:close()
