@@ -62,8 +62,10 @@ sl_tensor *slL_test_tensor(lua_State *L, int idx) {
 static int wrong(lua_State *L, int idx, const char *expected) {
   lua_Debug ar;
   const char *got = slL_what(L, idx);
-  if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar) && ar.name && idx > 0)
+  if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar) && ar.name && idx > 0) {
+    if (!strcmp(ar.namewhat, "method")) idx--; /* what stands before the colon is not counted */
     return slL_error(L, "%s: argument %d is %s, expected %s", ar.name, idx, got, expected);
+  }
   return slL_error(L, "%s, expected %s", got, expected);
 }
 

@@ -154,8 +154,7 @@ typedef struct arguments {
 } arguments;
 
 static int push_weight_table(lua_State *L, int weight) {
-  lua_getfield(L, weight, "table"); /* a sluice.weight */
-  if (!lua_isfunction(L, -1))
+  if (!lua_istable(L, weight) || lua_getfield(L, weight, "table") != LUA_TFUNCTION) /* a sluice.weight has it */
     slL_error(L, "losses: weight is %s, expected one of sluice.weight", luaL_typename(L, weight));
   lua_pushvalue(L, weight);
   lua_pushvalue(L, 1);
@@ -165,6 +164,27 @@ static int push_weight_table(lua_State *L, int weight) {
   lua_setfield(L, -2, "weight");
   slL_field_floats(L, -1, "losses", "weight");
   return lua_gettop(L);
+}
+
+/* A number t, for all images of the tensor before it, becomes i64 [N] in its place. */
+static void spread_t(lua_State *L, const char *what, int first, int at) {
+  if (lua_type(L, at) != LUA_TNUMBER) return;
+  int ok;
+  lua_Integer t = lua_tointegerx(L, at, &ok);
+  if (!ok) slL_error(L, "%s: t is %s, expected an integer", what, slL_what(L, at));
+  const sl_shape *s =
+      slL_is_symbolic(L, first) ? &slL_check_value(L, first, NULL)->shape : sl_tensor_shape(slL_check_tensor(L, first));
+  int64_t n = s->rank ? s->dim[0] : 1;
+  sl_tensor **box = slL_push_tensor(L);
+  slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_I64, &SL_SHAPE(n), box));
+  for (int64_t i = 0; i < n; i++) ((int64_t *)sl_tensor_data(*box))[i] = t;
+  lua_replace(L, at);
+}
+
+/* Which input is t, from 0. */
+static int t_input(sl_diffusion_fn fn) {
+  if (fn == SL_FN_Q_SAMPLE || fn == SL_FN_Q_MEAN_VARIANCE) return 1;
+  return fn == SL_FN_VB_BPD || fn == SL_FN_LOSSES ? 3 : 2;
 }
 
 static void read_arguments(lua_State *L, sl_diffusion_fn fn, const char *what, arguments *a) {
@@ -183,6 +203,7 @@ static void read_arguments(lua_State *L, sl_diffusion_fn fn, const char *what, a
     lua_insert(L, top - 1);
   }
   lua_settop(L, top);
+  spread_t(L, what, 2, 2 + t_input(fn));
   if (lua_isnil(L, top)) return;
   luaL_checktype(L, top, LUA_TTABLE);
   slL_options(L, top, what, names);

@@ -41,8 +41,10 @@ static const char *const dit_fields[] = {"input",   "patch",         "hidden",  
                                          "device",  "precision",     "residual",    NULL};
 
 static void read_input(lua_State *L, sl_dit_config *c) {
-  if (lua_getfield(L, 1, "input") != LUA_TTABLE || lua_rawlen(L, -1) != 3)
-    slL_error(L, "sluice.dit: input is %s, expected {C,H,W}", luaL_typename(L, -1));
+  int type = lua_getfield(L, 1, "input");
+  if (type != LUA_TTABLE) slL_error(L, "sluice.dit: input is %s, expected {C,H,W}", slL_what(L, -1));
+  if (lua_rawlen(L, -1) != 3)
+    slL_error(L, "sluice.dit: input has %I sizes, expected {C,H,W}", (LUAI_UACINT)lua_rawlen(L, -1));
   int64_t *to[] = {&c->channels, &c->height, &c->width};
   for (int i = 0; i < 3; i++) {
     lua_rawgeti(L, -1, i + 1);
@@ -68,6 +70,12 @@ static void read_config(lua_State *L, sl_dit_config *c) {
   c->hidden = slL_field_integer(L, 1, w, "hidden", c->hidden);
   c->depth = slL_field_integer(L, 1, w, "depth", c->depth);
   c->heads = slL_field_integer(L, 1, w, "heads", c->heads);
+  if (!c->patch || !c->hidden || !c->depth || !c->heads)
+    slL_error(L, "sluice.dit: %s is missing or 0; give patch, hidden, depth and heads, or a name like \"DiT-B/2\"",
+              !c->patch    ? "patch"
+              : !c->hidden ? "hidden"
+              : !c->depth  ? "depth"
+                           : "heads");
   c->mlp_ratio = slL_field_number(L, 1, w, "mlp_ratio", c->mlp_ratio);
   c->classes = slL_field_integer(L, 1, w, "classes", c->classes);
   c->class_dropout = slL_field_number(L, 1, w, "class_dropout", c->class_dropout);
@@ -286,6 +294,31 @@ static sl_tensor *tensor_or_number(lua_State *L, int idx) {
   return slL_check_tensor(L, idx);
 }
 
+/* Labels: a tensor, a number for every one of n images, or a list of integers; left on the stack as a tensor. */
+static sl_tensor *labels_at(lua_State *L, int idx, int64_t n) {
+  int64_t one = 0;
+  bool list = lua_type(L, idx) == LUA_TTABLE;
+  if (!list && !lua_isinteger(L, idx)) return lua_isnoneornil(L, idx) ? NULL : slL_check_tensor(L, idx);
+  if (list) n = (int64_t)lua_rawlen(L, idx);
+  else one = lua_tointeger(L, idx);
+  sl_tensor **box = slL_push_tensor(L);
+  slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_I64, &SL_SHAPE(n), box));
+  int64_t *to = sl_tensor_data(*box);
+  for (int64_t i = 0; i < n; i++) {
+    to[i] = one;
+    if (!list) continue;
+    lua_rawgeti(L, idx, i + 1);
+    if (!lua_isinteger(L, -1))
+      slL_error(L, "y: label %I is %s, expected an integer", (LUAI_UACINT)i + 1, slL_what(L, -1));
+    to[i] = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+  }
+  lua_replace(L, idx);
+  return slL_check_tensor(L, idx);
+}
+
+static int64_t images_of(const sl_tensor *x) { return sl_tensor_shape(x)->rank ? sl_tensor_shape(x)->dim[0] : 1; }
+
 static int read_keep(lua_State *L, int idx, const char **keep) {
   static const char *const fields[] = {"keep", NULL};
   if (lua_isnoneornil(L, idx)) return 0;
@@ -316,7 +349,7 @@ static int l_forward(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 5);
   if (slL_is_symbolic(L, 2)) return forward_symbolic(L, m);
-  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = tensor_or_number(L, 4);
+  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = labels_at(L, 4, images_of(x));
   if (!t) slL_error(L, "forward: t is missing");
   const char *keep[MAX_KEEP];
   int n = read_keep(L, 5, keep);
@@ -338,8 +371,9 @@ static int l_forward(lua_State *L) {
 static int l_forward_cfg(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 6);
-  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = slL_check_tensor(L, 4);
+  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = labels_at(L, 4, images_of(x));
   if (!t) slL_error(L, "forward_cfg: t is missing");
+  if (!y) slL_error(L, "forward_cfg: y is missing");
   double scale = luaL_checknumber(L, 5);
   int64_t channels = m->info.in_channels;
   if (!lua_isnil(L, 6)) {
@@ -355,7 +389,7 @@ static int l_forward_cfg(lua_State *L) {
 static int l_gradients(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 5);
-  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = tensor_or_number(L, 4),
+  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = labels_at(L, 4, images_of(x)),
             *up = slL_check_tensor(L, 5);
   if (!t) slL_error(L, "gradients: t is missing");
   sl_tensor **dx = slL_push_tensor(L), **flat = slL_push_tensor(L);
@@ -412,7 +446,7 @@ static bool on_node(void *user, const sl_trace *t) {
 static int l_trace(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 5);
-  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = tensor_or_number(L, 4);
+  sl_tensor *x = slL_check_tensor(L, 2), *t = tensor_or_number(L, 3), *y = labels_at(L, 4, images_of(x));
   luaL_checktype(L, 5, LUA_TFUNCTION);
   tracing tr = {L, 5, false};
   sl_status s = sl_model_trace(m, x, t, y, on_node, &tr);

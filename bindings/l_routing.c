@@ -87,9 +87,10 @@ static void release_mask(void *user) {
 static sl_status read_window(lua_State *L, int64_t t, int64_t C, uint8_t *row) {
   int ok1, ok2;
   lua_Integer first = lua_tointegerx(L, -2, &ok1), last = lua_tointegerx(L, -1, &ok2);
+  const char *first_text = slL_what(L, -2), *last_text = slL_what(L, -2); /* each pushes itself */
   SL_REQUIRE(ok1 && ok2 && first >= 1 && last <= C && first <= last + 1, ARG,
              "routing.custom: at t = %lld the function returned the window %s, %s; expected 1 <= first <= last <= %lld",
-             (long long)t, luaL_tolstring(L, -2, NULL), luaL_tolstring(L, -2, NULL), (long long)C);
+             (long long)t, first_text, last_text, (long long)C);
   for (int64_t c = 0; c < C; c++) row[c] = c >= first - 1 && c < last;
   return SL_STATUS_OK;
 }

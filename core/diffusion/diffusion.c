@@ -175,6 +175,12 @@ static sl_status check_call(const sl_diffusion *d, sl_diffusion_fn fn, sl_tensor
                "%s: out is %s, expected twice the channels of %s (variance = \"learned\")", name, sl_shape_text(o),
                sl_shape_text(c));
   }
+  const sl_shape *like = sl_tensor_shape(in[has_out]);
+  bool wide = has_out && d->variance == SL_VARIANCE_LEARNED;
+  for (int i = wide; i < fns[fn].inputs && i < 5; i++) /* input 5 is the weight's table; nothing is broadcast */
+    SL_REQUIRE(i == at || !in[i] || sl_shape_equal(sl_tensor_shape(in[i]), like), SHAPE,
+               "%s: argument %d is %s, expected %s as argument %d", name, i + 1, sl_shape_text(sl_tensor_shape(in[i])),
+               sl_shape_text(like), 1 + has_out);
   return SL_STATUS_OK;
 }
 
