@@ -174,6 +174,7 @@ static sl_tensor *retained(sl_tensor *t) { return t ? sl_tensor_retain(t) : NULL
 sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out) {
   *out = NULL;
   SL_TRY(check_options(o));
+  if (!o->params) sl_model_warn_fresh(o->model);
   sl_sampler *s = sl_alloc_zero(o->model->ctx, sizeof *s);
   if (!s) return SL_STATUS_OOM;
   s->ctx = o->model->ctx;

@@ -60,6 +60,8 @@ sl_model *sl_model_retain(sl_model *m);
 void sl_model_release(sl_model *m);
 /* Brings the weights into being (seed of the model) if they are not there. */
 SL_MUST_USE sl_status sl_model_weights(sl_model *m, sl_tensor **borrowed);
+/* Tells the log, once per model, when it is about to run with weights that nobody loaded, trained or initialised. */
+void sl_model_warn_fresh(sl_model *m);
 SL_MUST_USE sl_status sl_model_init(sl_model *m, uint32_t seed);
 /* One forward pass as nodes, for whoever builds bigger graphs (training, samplers). y as above. */
 sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);

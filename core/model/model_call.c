@@ -132,6 +132,14 @@ static sl_status build_call(void *user, sl_graph *g, int n_in, sl_value *const *
   return s;
 }
 
+void sl_model_warn_fresh(sl_model *m) {
+  if (m->ready || m->warned) return;
+  m->warned = true;
+  sl_context_log(m->ctx,
+                 "%s: running with fresh weights: the model was not loaded, trained or initialised (:init(seed))",
+                 m->kind->name);
+}
+
 static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *last, const sl_run *extra,
                           sl_tensor **out) {
   sl_model *m = c->m;
@@ -143,12 +151,7 @@ static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *
       s->rank == 4 && s->dim[0] > 0 && s->dim[1] == f->in_channels && s->dim[2] == f->height && s->dim[3] == f->width,
       SHAPE, "%s: x is %s, expected [N,%lld,%lld,%lld]", m->kind->name, sl_shape_text(s), (long long)f->in_channels,
       (long long)f->height, (long long)f->width);
-  if (!m->ready && !m->warned) {
-    m->warned = true;
-    sl_context_log(m->ctx,
-                   "%s: running with fresh weights: the model was not loaded, trained or initialised (:init(seed))",
-                   m->kind->name);
-  }
+  sl_model_warn_fresh(m);
   sl_run run = extra ? *extra : (sl_run){0};
   SL_TRY(sl_model_weights(m, &run.params));
   sl_tensor *in[4] = {x};
