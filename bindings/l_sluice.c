@@ -71,7 +71,7 @@ static int l_memory(lua_State *L) {
   lua_setfield(L, -2, "bytes");
   lua_pushinteger(L, (lua_Integer)m.peak_bytes);
   lua_setfield(L, -2, "peak_bytes");
-  lua_pushinteger(L, (lua_Integer)slL_memory_limit());
+  lua_pushinteger(L, (lua_Integer)sl_context_memory_limit(slL_context(L)));
   lua_setfield(L, -2, "limit");
   lua_pushinteger(L, (lua_Integer)m.blocks);
   lua_setfield(L, -2, "blocks");
@@ -89,6 +89,13 @@ static int l_set_threads(lua_State *L) {
   lua_Integer n = luaL_checkinteger(L, 1);
   if (n < 1 || n > 1024) return slL_error(L, "sluice.set_threads: %I threads, expected 1 to 1024", (LUAI_UACINT)n);
   sl_context_set_threads(slL_context(L), (int)n);
+  return 0;
+}
+
+/* core.set_memory("24G"): the limit from now on. */
+static int l_set_memory(lua_State *L) {
+  uint64_t bytes = slL_parse_bytes(L, "--memory", luaL_checkstring(L, 1));
+  sl_context_set_memory_limit(slL_context(L), bytes);
   return 0;
 }
 
@@ -160,6 +167,7 @@ static const luaL_Reg functions[] = {
 static void share_with_core(lua_State *L, int module) {
   slL_core(L, "next_seed", l_next_seed);
   slL_core(L, "signature", l_signature);
+  slL_core(L, "set_memory", l_set_memory);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   luaL_getsubtable(L, -1, "sluice.core");
   lua_getfield(L, module, "version");

@@ -43,16 +43,22 @@ static int state_gc(lua_State *L) {
   return 0;
 }
 
-/* SLUICE_MEMORY ("24G", "500M", bytes), or what the machine has: the limit of the context. */
-uint64_t slL_memory_limit(void) {
-  const char *text = getenv("SLUICE_MEMORY");
+uint64_t slL_parse_bytes(lua_State *L, const char *what, const char *text) {
+  const char *units = "kMGT", *unit = NULL;
   char *end = NULL;
-  double n = text ? strtod(text, &end) : 0;
-  if (n >= 1) {
-    const char *units = "kMGT", *unit = *end ? strchr(units, *end == 'K' ? 'k' : *end) : NULL;
-    for (int i = unit ? (int)(unit - units) : -1; i >= 0; i--) n *= 1024;
-    return (uint64_t)n;
-  }
+  double n = strtod(text, &end);
+  if (end != text && *end) unit = strchr(units, *end == 'K' ? 'k' : *end);
+  if (unit) end += 1 + (end[1] == 'B');
+  for (int i = unit ? (int)(unit - units) : -1; i >= 0; i--) n *= 1024;
+  if (end == text || *end || !(n >= 1) || n > 0x1p62)
+    slL_error(L, "%s is \"%s\", expected bytes, as 500M or 24G", what, text);
+  return (uint64_t)n;
+}
+
+/* SLUICE_MEMORY, or what the machine has. */
+static uint64_t memory_limit(lua_State *L) {
+  const char *text = getenv("SLUICE_MEMORY");
+  if (text && *text) return slL_parse_bytes(L, "SLUICE_MEMORY", text);
   long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
   return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 }
@@ -72,7 +78,7 @@ void slL_open_state(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   s->main = lua_tothread(L, -1);
   lua_pop(L, 1);
-  sl_context_options o = {.log = on_log, .pressure = on_pressure, .user = s, .memory_limit = slL_memory_limit()};
+  sl_context_options o = {.log = on_log, .pressure = on_pressure, .user = s, .memory_limit = memory_limit(L)};
   slL_try(L, sl_context_new(&o, &s->ctx));
   slL_try(L, sl_eager_new(s->ctx, EAGER_PROGRAMS, &s->eager));
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);

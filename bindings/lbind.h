@@ -14,7 +14,8 @@
 void slL_open_state(lua_State *L);
 sl_context *slL_context(lua_State *L);
 sl_eager *slL_eager(lua_State *L);
-uint64_t slL_memory_limit(void); /* bytes that a state's context may take: SLUICE_MEMORY, or the machine's */
+/* "24G", "500M" or bytes, from `what`, as a number of bytes; raises for anything else. */
+uint64_t slL_parse_bytes(lua_State *L, const char *what, const char *text);
 /* The seed of a call that names none: sluice.seed's number, then one more at each call. */
 uint32_t slL_next_seed(lua_State *L);
 void slL_set_seed(lua_State *L, uint32_t seed);

@@ -107,6 +107,7 @@ static bool run_library(lua_State *L, const char *text) {
 
 /* `sluice train …` and the like: sluice.cli.main(arguments from the command's name on). */
 static bool run_command(lua_State *L, int argc, char **argv) {
+  if (!strcmp(argv[1], "train")) signal(SIGPIPE, SIG_IGN); /* who reads the progress may leave; the run goes on */
   set_arg(L, argc, argv, 0);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "sluice.cli");

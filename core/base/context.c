@@ -242,6 +242,9 @@ char *sl_strdup(sl_context *ctx, const char *text) {
   return copy;
 }
 
+uint64_t sl_context_memory_limit(const sl_context *ctx) { return ctx->options.memory_limit; }
+void sl_context_set_memory_limit(sl_context *ctx, uint64_t bytes) { ctx->options.memory_limit = bytes; }
+
 sl_memory sl_context_memory(const sl_context *ctx) {
   return (sl_memory){.bytes = atomic_load(&ctx->bytes),
                      .peak_bytes = atomic_load(&ctx->peak),

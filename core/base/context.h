@@ -58,6 +58,8 @@ SL_MUST_USE void *sl_realloc(sl_context *ctx, void *p, size_t bytes);
 void sl_free(sl_context *ctx, void *p); /* NULL is allowed */
 SL_MUST_USE char *sl_strdup(sl_context *ctx, const char *text);
 sl_memory sl_context_memory(const sl_context *ctx);
+uint64_t sl_context_memory_limit(const sl_context *ctx);           /* bytes; 0: none */
+void sl_context_set_memory_limit(sl_context *ctx, uint64_t bytes); /* while nothing runs; what is out stays out */
 void sl_context_reset_peak(sl_context *ctx);
 /* For tests: the n-th call of sl_alloc from now (0 = the next) and all after it fail; negative: never. */
 void sl_context_fail_after(sl_context *ctx, int64_t n);

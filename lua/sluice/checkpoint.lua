@@ -90,6 +90,9 @@ end
 
 -- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, meta }
 function checkpoint.load(path)
+  if type(path) ~= "string" then
+    error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)
+  end
   path = file_of(path)
   local tensors, meta = read(path, 2)
   if meta.format == nil then

@@ -1,6 +1,7 @@
 -- The program's commands beyond running Lua: train, sample, inspect, doctor. Loaded only when one of them is called.
 local sluice = require "sluice"
 local core = require "sluice.core"
+local checkpoint = require "sluice.checkpoint"
 
 local cli = {}
 
@@ -25,6 +26,45 @@ local function settings(list)
   return set
 end
 
+-- Converters for argparse, which prints their message.
+local function integer(text)
+  local n = math.tointeger(tonumber(text))
+  if n then return n end
+  return nil, ("%s: expected an integer"):format(text)
+end
+
+local function threads(text)
+  local n = math.tointeger(tonumber(text))
+  if n and n >= 1 and n <= 1024 then return n end
+  return nil, ("--threads %s: expected 1 to 1024"):format(text)
+end
+
+-- What every command that computes takes.
+local function machine_options(p)
+  p:option("--device", "cpu"):argname("D")
+  p:option("--threads", "compute threads"):argname("N"):convert(threads)
+  p:option("--memory", "the most to take, as 500M or 24G"):argname("BYTES")
+end
+
+local function use_machine(o)
+  if o.threads then sluice.set_threads(o.threads) end
+  if o.memory then core.set_memory(o.memory) end
+end
+
+-- argparse takes a negative number for an option: -n -3 becomes -n-3, --eta -1 becomes --eta=-1.
+local function join_negative(args)
+  local out = {}
+  for _, a in ipairs(args) do
+    local before = out[#out]
+    if before and a:match("^%-%.?%d") and before:match("^%-%-?[%a_]+$") then
+      out[#out] = before .. (before:match("^%-%-") and "=" or "") .. a
+    else
+      out[#out + 1] = a
+    end
+  end
+  return out
+end
+
 local function load_recipe(path)
   local chunk, message = loadfile(path, "t")
   if not chunk then fail(message) end
@@ -40,15 +80,35 @@ local function train(args)
   p:argument("recipe", "a Lua file that returns a sluice.recipe")
   p:option("--set", "changes one of the recipe's defaults"):argname("key=value"):count("*")
   p:option("--out", "folder of the run (runs/NAME-0001)"):argname("DIR")
-  p:option("--device", "cpu"):argname("D")
-  p:option("--threads", "compute threads"):argname("N"):convert(tonumber)
+  machine_options(p)
   p:flag("--quiet", "no progress line")
   local o = p:parse(args)
-  if o.threads then sluice.set_threads(o.threads) end
+  use_machine(o)
   local run = sluice.train(load_recipe(o.recipe), { set = settings(o.set), out = o.out, device = o.device, quiet = o.quiet })
   if run.last then
     print(("%s: %d steps, last loss %.4f"):format(run.dir, run.steps, run.last.loss))
   end
+end
+
+-- Images of an option: a picture, or a tensor file that holds one tensor [N,C,H,W].
+local function images_from(path, key)
+  if path:match("%.png$") then
+    local image = sluice.load_image(path)
+    return image:reshape { 1, table.unpack(image:shape()) }
+  end
+  local tensors, message = sluice.io.load(path)
+  if not tensors then fail(message) end
+  local name, t = next(tensors)
+  if not t or next(tensors, name) then fail(("--%s %s: expected a file with one tensor"):format(key, path)) end
+  return t:to("f32")
+end
+
+-- --labels balanced, uniform, or classes: 207,360
+local function labels_of(text)
+  if not text:match("^[%d,%s]+$") then return text end
+  local list = {}
+  for word in text:gmatch("%d+") do list[#list + 1] = math.tointeger(tonumber(word)) end
+  return list
 end
 
 -- Command-line text for a field of sluice.sample.
@@ -59,12 +119,13 @@ local function field_value(key, text)
     if not lo then fail(("--cfg_interval %s: expected lo,hi"):format(text)) end
     return { tonumber(lo), tonumber(hi) }
   end
-  if key == "init" or key == "mask" then return sluice.load_image(text):reshape { 1, table.unpack(sluice.load_image(text):shape()) } end
+  if key == "init" or key == "mask" or key == "noise" then return images_from(text, key) end
   return math.tointeger(tonumber(text)) or tonumber(text) or text
 end
 
 local SAMPLE_FIELDS = {
-  "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "init", "start", "mask", "batch", "ema", "device",
+  "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "noise", "init", "start", "mask", "batch", "ema",
+  "precision",
 }
 
 local function ema_of(loaded, want)
@@ -78,10 +139,17 @@ local function ema_of(loaded, want)
   fail(("--ema %s: the checkpoint has %s, or none"):format(want, #have > 0 and table.concat(have, ", ") or "no EMA"))
 end
 
+-- Refused before the work: a name or folder that images cannot be written to.
+local function check_output(path)
+  if not (path:match("%.png$") or path:match("%.npz$")) then fail(("-o %s: expected a name that ends in .png or .npz"):format(path)) end
+  local folder = path:match("^(.*)/[^/]*$")
+  if folder and folder ~= "" and not core.exists(folder) then fail(("-o %s: there is no folder %s"):format(path, folder)) end
+end
+
 local function write_images(path, images, labels, columns)
   if path:match("%.npz$") then
     local bytes = images:add(1):mul(127.5):clamp(0, 255):to("u8"):permute { 1, 3, 4, 2 }:contiguous()
-    sluice.io.save(path, { arr_0 = bytes, arr_1 = labels })
+    checkpoint.write(path, { arr_0 = bytes, arr_1 = labels })
   else
     sluice.save_png(path, images, { columns = columns })
   end
@@ -90,15 +158,16 @@ end
 local function sample(args)
   local p = parser("sample", "Draws images from a run or a checkpoint, with its own settings and EMA where none are given.")
   p:argument("source", "a run's folder or a checkpoint")
-  p:option("-n", "how many images"):convert(math.tointeger)
-  p:option("--class", "one class for all of them"):argname("K"):convert(math.tointeger)
-  p:option("--labels", "balanced or uniform")
+  p:option("-n", "how many images"):convert(integer)
+  p:option("--class", "one class for all of them"):argname("K"):convert(integer)
+  p:option("--labels", "balanced, uniform, or classes: 207,360")
   p:option("-o --output", "out.png or out.npz"):default("samples.png")
-  p:option("--columns", "of the picture"):convert(math.tointeger)
-  p:option("--threads", "compute threads"):argname("N"):convert(tonumber)
+  p:option("--columns", "of the picture"):convert(integer)
+  machine_options(p)
   for _, name in ipairs(SAMPLE_FIELDS) do p:option("--" .. name, "as in sluice.sample") end
   local o = p:parse(args)
-  if o.threads then sluice.set_threads(o.threads) end
+  use_machine(o)
+  check_output(o.output)
   local loaded = sluice.load(o.source)
   local settings_used = { model = loaded.model, diffusion = loaded.diffusion }
   for k, v in pairs(loaded.sample) do settings_used[k] = v end
@@ -111,7 +180,9 @@ local function sample(args)
     if type(settings_used.labels) == "table" then settings_used.labels = "balanced" end
   end
   if o.class then settings_used.labels = o.class end
-  if o.labels then settings_used.labels = o.labels end
+  if o.labels then settings_used.labels = labels_of(o.labels) end
+  if type(settings_used.labels) == "table" and not o.n then settings_used.n = nil end
+  settings_used.device = o.device
   local columns = o.columns or settings_used.columns
   settings_used.columns = nil
   local images, labels = sluice.sample(settings_used)
@@ -142,7 +213,8 @@ local function inspect(args)
   print(("%d tensors, %s elements"):format(#names, core.thousands(total)))
 end
 
-local function doctor()
+local function doctor(args)
+  parser("doctor", "Tells what Sluice sees of this machine."):parse(args)
   for _, line in ipairs(core.doctor()) do print(line) end
 end
 
@@ -164,9 +236,10 @@ function cli.main(args)
     local names = { "run" }
     for name in pairs(COMMANDS) do names[#names + 1] = name end
     table.sort(names)
+    if args[1] == "run" then fail("run: which file? sluice run FILE [ARGS]") end
     fail(("there is no command %s; there are %s"):format(tostring(args[1]), table.concat(names, ", ")))
   end
-  local ok, message = xpcall(command, told, table.move(args, 2, #args, 1, {}))
+  local ok, message = xpcall(command, told, join_negative(table.move(args, 2, #args, 1, {})))
   if not ok then fail(message) end
 end
 

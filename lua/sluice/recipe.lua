@@ -60,6 +60,7 @@ end
 function Recipe:resolve(set)
   local p = self:parameters(set)
   local d = self.describe(p)
+  if type(d) ~= "table" then error(("recipe: the function returned %s, expected a table"):format(tostring(d)), 0) end
   fields.check(d, TOP, "recipe", 1)
   for part, names in pairs(PARTS) do
     if d[part] ~= nil then fields.check(d[part], names, "recipe." .. part, 1) end

@@ -6,8 +6,12 @@ local sluice = require "sluice"
 local get = fields.get
 local NAMES = {
   "model", "diffusion", "n", "labels", "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "noise",
-  "init", "start", "mask", "ema", "device", "on_step", "batch",
+  "init", "start", "mask", "ema", "precision", "device", "on_step", "batch",
 }
+
+local function is(v, method)
+  return type(v) == "userdata" and v[method] ~= nil
+end
 
 local function labels_of(o, n, classes, seed, level)
   local labels = o.labels
@@ -31,12 +35,60 @@ end
 
 local function diffusion_of(o, level)
   local d = o.diffusion
-  if o.steps == nil then return d end
+  local n = get(o, "steps", "integer", nil, "sluice.sample", level + 1)
+  if n == nil then return d end
   if d.respaced then
     error(("sluice.sample: steps = %s, but the diffusion is respaced already (%d of %d steps)"):format(tostring(o.steps), d.steps,
       d.original_steps), level + 1)
   end
-  return d:respace(tostring(o.steps))
+  if n < 1 or n > d.steps then
+    error(("sluice.sample: steps is %d, expected 1 to %d"):format(n, d.steps), level + 1)
+  end
+  return d:respace(tostring(n))
+end
+
+-- cfg_interval = { lo, hi } as two numbers; nil, nil without one.
+local function interval_of(o, what, level)
+  local interval = get(o, "cfg_interval", "table", nil, what, level + 1)
+  if not interval then return nil, nil end
+  local lo, hi = interval[1], interval[2]
+  if type(lo) ~= "number" or type(hi) ~= "number" or lo > hi or lo ~= lo or hi ~= hi then
+    error(("%s: cfg_interval is { %s, %s }, expected two timesteps { lo, hi }, lo <= hi"):format(what, tostring(lo), tostring(hi)),
+      level + 1)
+  end
+  return lo, hi
+end
+
+-- What no later check would name, or would name late.
+local function check_kinds(o, what, level)
+  level = level + 1
+  if not is(o.model, "forward") then error(("%s: model is %s, expected a model"):format(what, tostring(o.model)), level) end
+  if not is(o.diffusion, "q_sample") then
+    error(("%s: diffusion is %s, expected a sluice.diffusion"):format(what, tostring(o.diffusion)), level)
+  end
+  if o.ema ~= nil and not sluice.is_tensor(o.ema) then
+    error(("%s: ema is %s, expected weights, as in load(path).ema[1].weights"):format(what, tostring(o.ema)), level)
+  end
+  if o.on_step ~= nil and type(o.on_step) ~= "function" then
+    error(("%s: on_step is %s, expected a function(s)"):format(what, tostring(o.on_step)), level)
+  end
+  local precision = o.model:describe().precision
+  if o.precision ~= nil and o.precision ~= precision then
+    error(('%s: precision is %s, but the model was made with precision = "%s"'):format(what, tostring(o.precision), precision), level)
+  end
+  if o.init ~= nil and o.mask == nil and (o.start == nil or o.start == 0) then
+    error(what .. ": init is given, but neither start (the step to begin from) nor mask, so it would change nothing", level)
+  end
+end
+
+-- All images lie in memory at the end.
+local function check_size(o, n, what, level)
+  local limit, bytes = sluice.memory().limit, 4.0 * n
+  for _, size in ipairs(o.model:describe().input) do bytes = bytes * size end
+  if limit > 0 and bytes > limit then
+    error(("%s: n is %d: the images would take %.0f MiB, the limit is %.0f MiB"):format(what, n, bytes / 1048576, limit / 1048576),
+      level + 1)
+  end
 end
 
 -- Checked options with every default filled in; labels as a list, or nil.
@@ -44,22 +96,27 @@ local function resolve(o, what, level)
   level = level + 1
   fields.check(o, NAMES, what, level)
   if o.model == nil or o.diffusion == nil then error(what .. ": model and diffusion must be given", level) end
+  check_kinds(o, what, level)
   if o.device ~= nil and o.device ~= "cpu" and o.device ~= "auto" then
     error(('%s: device is "%s"; this build has cpu'):format(what, tostring(o.device)), level)
   end
-  local n = get(o, "n", "integer", type(o.labels) == "table" and #o.labels or 1, what, level)
+  local listed = type(o.labels) == "table" or sluice.is_tensor(o.labels)
+  local n = get(o, "n", "integer", listed and #o.labels or 1, what, level)
   if n < 1 then error(("%s: n is %d, expected at least 1"):format(what, n), level) end
+  check_size(o, n, what, level)
+  local batch = get(o, "batch", "integer", 64, what, level)
+  if batch < 1 then error(("%s: batch is %d, expected at least 1"):format(what, batch), level) end
   local seed = get(o, "seed", "integer", nil, what, level) or core.next_seed()
-  local interval = get(o, "cfg_interval", "table", nil, what, level)
+  local lo, hi = interval_of(o, what, level)
   return {
     model = o.model, diffusion = diffusion_of(o, level), n = n, seed = seed, params = o.ema,
     labels = labels_of(o, n, o.model:info().classes, seed, level),
     cfg = get(o, "cfg", "number", 1, what, level), cfg_channels = get(o, "cfg_channels", "integer", 0, what, level),
-    cfg_lo = interval and interval[1], cfg_hi = interval and interval[2],
+    cfg_lo = lo, cfg_hi = hi,
     kind = get(o, "sampler", "string", "ddpm", what, level), eta = get(o, "eta", "number", 0, what, level),
     clip = get(o, "clip", "boolean", false, what, level), noise = o.noise, init = o.init, mask = o.mask,
     start = get(o, "start", "integer", 0, what, level),
-    batch = get(o, "batch", "integer", 64, what, level),
+    batch = batch,
   }
 end
 

@@ -32,7 +32,9 @@ end
 
 -- Source: Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", section 3.4.
 function weight.min_snr(gamma)
-  if gamma ~= nil and type(gamma) ~= "number" then error("sluice.weight.min_snr: expected a number (gamma)", 2) end
+  if gamma ~= nil and not (type(gamma) == "number" and gamma > 0) then
+    error(("sluice.weight.min_snr: gamma is %s, expected a number above 0"):format(tostring(gamma)), 2)
+  end
   return setmetatable({ kind = "min_snr", gamma = gamma or 5 }, Weight)
 end
 

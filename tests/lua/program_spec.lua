@@ -103,3 +103,76 @@ describe("Ctrl-C in training", function()
     os.execute("rm -r " .. dir)
   end)
 end)
+
+describe("the commands", function()
+  local dir = os.tmpname()
+  os.remove(dir)
+  local train = "train recipes/quickstart.lua --set steps=2 --set hidden=32 --set depth=1 "
+
+  setup(function()
+    local text, code = run(train .. "--threads 1 --memory 1G --out " .. dir)
+    assert(code == 0, text)
+  end)
+  teardown(function() os.execute("rm -r " .. dir) end)
+
+  local function refused(arguments, want)
+    local text, code = run(arguments)
+    assert.equal(1, code)
+    assert.truthy(text:find(want, 1, true), text)
+    assert.falsy(text:find("[sluice.", 1, true), text)
+  end
+
+  it("refuse threads and memory that cannot be", function()
+    for _, n in ipairs { "0", "-1", "abc", "2.5", "99999" } do
+      refused(train .. "--threads " .. n, ("--threads %s: expected 1 to 1024"):format(n))
+    end
+    for _, bytes in ipairs { "abc", "0", "-1", "5X" } do
+      refused(train .. "--memory " .. bytes, ('--memory is "%s"'):format(bytes))
+    end
+    refused(train .. "--memory 9M --out /nowhere/x", "of a limit of 9437184")
+    local pipe = assert(io.popen("SLUICE_MEMORY=much " .. program .. " doctor 2>&1"))
+    assert.truthy(pipe:read("a"):find('SLUICE_MEMORY is "much"', 1, true))
+    pipe:close()
+  end)
+
+  it("sample takes the fields of sluice.sample", function()
+    local noise = dir .. "/noise.npz"
+    local sluice = require "sluice"
+    sluice.io.save(noise, { x = sluice.randn { 2, 1, 28, 28 } })
+    local sample = ("sample %s --steps 3 -o %s/a.npz "):format(dir, dir)
+    for _, o in ipairs {
+      "--labels 1,2", "-n 2 --labels uniform", "-n 2 --class 3", "-n 2 --precision f32 --ema none --seed 4 --eta 1 --clip false",
+      "-n 2 --cfg 2 --cfg_interval 100,500 --cfg_channels 1 --sampler ddpm --device cpu --batch 1", "-n 2 --noise " .. noise,
+      ("-n 2 --init %s --start 2"):format(noise), ("-n 2 --init %s --mask %s"):format(noise, noise),
+    } do
+      local text, code = run(sample .. o)
+      assert(code == 0, text)
+      local file = sluice.io.load(dir .. "/a.npz")
+      assert.same({ 2, 28, 28, 1 }, file.arr_0:shape())
+      assert.same({ 2 }, file.arr_1 and file.arr_1:shape())
+    end
+  end)
+
+  it("sample says what is wrong before it works", function()
+    local sample = ("sample %s --steps 3 -n 2 "):format(dir)
+    refused(sample .. "-n -3", "n is -3")
+    refused(sample .. "-n abc", "abc: expected an integer")
+    refused(sample .. "--eta -1", "eta is -1")
+    refused(sample .. "--class 99", "label 99 is outside 0")
+    refused(sample .. "--labels 1,2,3", "3 labels for n = 2")
+    refused(sample .. "-o /no/such/a.npz", "there is no folder /no/such")
+    refused(sample .. "-o a.jpg", "expected a name that ends in .png or .npz")
+    refused(sample .. "--steps 0", "steps is 0")
+    refused("sample /no/such", "/no/such: cannot open")
+    refused("run", "which file")
+    refused("doctor now", "too many arguments")
+  end)
+
+  it("train goes on when nobody reads its progress", function()
+    local out = dir .. "/piped"
+    local pipe = io.popen(("%s %s --set steps=300 --out %s 2>&1 | head -1"):format(program, train, out))
+    pipe:read "a"
+    pipe:close() -- the shell waits for both
+    assert(io.open(out .. "/checkpoint.safetensors", "rb")):close()
+  end)
+end)

@@ -256,5 +256,53 @@ describe("sampling", function()
     assert.truthy(message({ n = 1, sampler = "euler" }):find("there are ddpm and ddim", 1, true))
     assert.truthy(message({ n = 1, steps = 5, diffusion = d:respace "10" }):find("respaced already", 1, true))
     assert.truthy(message({ n = 1, noise = sluice.zeros { 1, 1, 4, 4 } }):find("expected f32 [1,1,8,8]", 1, true))
+    for want, o in pairs {
+      ["model is 3, expected a model"] = { model = 3 }, ["diffusion is 4"] = { diffusion = 4 }, ["ema is 3"] = { ema = 3 },
+      ["on_step is 3"] = { on_step = 3 }, ["batch is 0"] = { batch = 0 }, ["steps is 0, expected 1 to 1000"] = { steps = 0 },
+      ["steps is 1001"] = { steps = 1001 }, ["cfg_interval is { 5, nil }"] = { cfg_interval = { 5 } },
+      ["cfg_interval is { 9, 5 }"] = { cfg_interval = { 9, 5 } }, ["precision is bf16"] = { precision = "bf16" },
+      ["neither start"] = { init = sluice.zeros { 1, 1, 8, 8 } }, ["the images would take"] = { n = 10 ^ 12 // 1 | 0 },
+    } do
+      assert.truthy(message(o):find(want, 1, true), want)
+    end
+  end)
+
+  it("counts images by the labels, a list or a tensor", function()
+    local two = sluice.tensor({ 2, 0 }, { dtype = "i64" })
+    local x, labels = sluice.sample { model = model, diffusion = d, steps = 2, seed = 1, labels = two }
+    assert.equal(2, #x)
+    assert.same({ 2, 0 }, labels:totable())
+  end)
+end)
+
+describe("numbers and lists for tensors", function()
+  local model = small()
+  model:init(3)
+  local x = sluice.randn({ 2, 1, 8, 8 }, { seed = 1 })
+
+  it("labels are a tensor, a list or one number for all", function()
+    local want = model:forward(x, 5, sluice.tensor({ 2, 2 }, { dtype = "i64" }))
+    assert.equal(0, (model:forward(x, 5, { 2, 2 }) - want):abs():max():item())
+    assert.equal(0, (model:forward(x, 5, 2) - want):abs():max():item())
+    local _, text = pcall(model.forward, model, x, 5, { 1, "a" })
+    assert.truthy(text:find('label 2 is "a"', 1, true), text)
+  end)
+
+  it("the process takes one t for all", function()
+    local d, noise = sluice.diffusion { variance = "fixed_small" }, sluice.randn({ 2, 1, 8, 8 }, { seed = 2 })
+    local t = sluice.tensor({ 7, 7 }, { dtype = "i64" })
+    local function same(a, b) assert.equal(0, (a - b):abs():max():item()) end
+    same(d:q_sample(x, 7, noise), d:q_sample(x, t, noise))
+    same(d:p_sample(noise, x, 7, noise), d:p_sample(noise, x, t, noise))
+    same(d:losses(noise, x, x, 7, noise).loss, d:losses(noise, x, x, t, noise).loss)
+    same((d:q_posterior(x, noise, 7)), (d:q_posterior(x, noise, t)))
+    local _, text = pcall(d.q_sample, d, x, 1000, noise)
+    assert.truthy(text:find("t is 1000, expected 0 … 999", 1, true), text)
+    _, text = pcall(d.q_sample, d, x, 1, sluice.zeros { 2, 3, 8, 8 })
+    assert.truthy(text:find("argument 3 is [2,3,8,8], expected [2,1,8,8]", 1, true), text)
+    _, text = pcall(d.losses, d, noise, x, x, 7, noise, { weight = 3 })
+    assert.truthy(text:find("expected one of sluice.weight", 1, true), text)
+    local value = sluice.value_and_grad(function(p) return d:q_sample(p.x, 7, noise):sum() end, { x = x })
+    assert(math.abs(value:item() - d:q_sample(x, 7, noise):sum():item()) < 1e-3)
   end)
 end)
