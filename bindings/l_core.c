@@ -1,11 +1,7 @@
 /* sluice.core: what the Lua part of the module needs from C and users do not. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "base/random.h"
 #include "l_model.h"
 #include "lcore.h"
@@ -18,29 +14,6 @@ void slL_core(lua_State *L, const char *name, lua_CFunction f) {
   lua_pushcfunction(L, f);
   lua_setfield(L, -2, name);
   lua_pop(L, 2);
-}
-
-static int l_clock(lua_State *L) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  lua_pushnumber(L, (lua_Number)t.tv_sec + 1e-9 * (lua_Number)t.tv_nsec);
-  return 1;
-}
-
-static int l_isatty(lua_State *L) {
-  lua_pushboolean(L, isatty(STDERR_FILENO));
-  return 1;
-}
-
-static int l_exists(lua_State *L) {
-  struct stat s;
-  lua_pushboolean(L, stat(luaL_checkstring(L, 1), &s) == 0);
-  return 1;
-}
-
-static int l_make_dirs(lua_State *L) {
-  slL_try(L, sl_make_dirs(luaL_checkstring(L, 1)));
-  return 0;
 }
 
 static int l_next_seed(lua_State *L) {
@@ -125,11 +98,7 @@ static int l_doctor(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {{"clock", l_clock},
-                                     {"isatty", l_isatty},
-                                     {"exists", l_exists},
-                                     {"make_dirs", l_make_dirs},
-                                     {"draw_label", l_draw_label},
+static const luaL_Reg functions[] = {{"draw_label", l_draw_label},
                                      {"thousands", l_thousands},
                                      {"join", l_join},
                                      {"doctor", l_doctor},

@@ -1,6 +1,11 @@
-/* sluice.data: data sets in memory. */
+/* sluice.data: data sets in memory, packed, and in folders. */
 #include "l_data.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "data/resize.h"
+#include "lcore.h"
 #include "lfields.h"
 
 #define DATASET "sluice.dataset"
@@ -14,11 +19,11 @@ static sl_dataset **push_dataset(lua_State *L) {
 
 static sl_dataset *check(lua_State *L, int idx) { return *(sl_dataset **)luaL_checkudata(L, idx, DATASET); }
 
-sl_dataset *slL_field_dataset(lua_State *L, int idx, const char *what) {
+sl_dataset *slL_field_dataset(lua_State *L, int idx, const char *what, const char *name) {
   sl_dataset **box = NULL;
-  if (lua_getfield(L, idx, "data") != LUA_TNIL) {
+  if (lua_getfield(L, idx, name) != LUA_TNIL) {
     box = luaL_testudata(L, -1, DATASET);
-    if (!box) slL_error(L, "%s: data is %s, expected one of sluice.data", what, slL_what(L, -1));
+    if (!box) slL_error(L, "%s: %s is %s, expected one of sluice.data", what, name, slL_what(L, -1));
   }
   lua_pop(L, 1);
   return box ? *box : NULL;
@@ -34,6 +39,46 @@ static int l_gc(lua_State *L) {
 static int l_npz(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   slL_try(L, sl_dataset_from_npz(slL_context(L), path, push_dataset(L)));
+  return 1;
+}
+
+/* on_bad = "refuse" (the default) or "skip" */
+static bool field_skip(lua_State *L, int idx, const char *what) {
+  static const char *const names[] = {"refuse", "skip", NULL};
+  return slL_field_choice(L, idx, what, "on_bad", names, 0) == 1;
+}
+
+/* The options at idx, an empty table if there are none. */
+static void check_options(lua_State *L, int idx, const char *what, const char *const *names) {
+  lua_settop(L, idx);
+  if (lua_isnil(L, idx)) {
+    lua_newtable(L);
+    lua_replace(L, idx);
+  }
+  luaL_checktype(L, idx, LUA_TTABLE);
+  slL_options(L, idx, what, names);
+}
+
+/* sluice.data.pack(path, {on_bad}) */
+static int l_pack(lua_State *L) {
+  static const char *const names[] = {"on_bad", NULL};
+  const char *w = "sluice.data.pack", *path = luaL_checkstring(L, 1);
+  check_options(L, 2, w, names);
+  bool skip = field_skip(L, 2, w);
+  slL_try(L, sl_dataset_from_pack(slL_context(L), path, skip, push_dataset(L)));
+  return 1;
+}
+
+/* sluice.data.folder(path, {size, channels, index, on_bad}) */
+static int l_folder(lua_State *L) {
+  static const char *const names[] = {"size", "channels", "index", "on_bad", NULL};
+  const char *w = "sluice.data.folder", *path = luaL_checkstring(L, 1);
+  check_options(L, 2, w, names);
+  sl_folder_options o = {.size = slL_field_integer(L, 2, w, "size", 0),
+                         .channels = (int)slL_field_integer(L, 2, w, "channels", 3),
+                         .index = slL_field_string(L, 2, w, "index", NULL),
+                         .skip = field_skip(L, 2, w)};
+  slL_try(L, sl_dataset_from_folder(slL_context(L), path, &o, push_dataset(L)));
   return 1;
 }
 
@@ -53,7 +98,7 @@ static int l_len(lua_State *L) {
   return 1;
 }
 
-/* d[i] -> image f32 [C,H,W] in [-1,1], label (nil without labels). As a method it can give both: d:get(i). */
+/* d[i] -> image f32 [C,H,W] in [-1,1], label, caption (nil without). As a method it can give all: d:get(i). */
 static int push_item(lua_State *L, sl_dataset *d, lua_Integer i) {
   if (i < 1 || i > sl_dataset_count(d))
     slL_error(L, "data[%I]: there are %I images", (LUAI_UACINT)i, (LUAI_UACINT)sl_dataset_count(d));
@@ -61,9 +106,10 @@ static int push_item(lua_State *L, sl_dataset *d, lua_Integer i) {
   sl_tensor **box = slL_push_tensor(L);
   slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_F32, &shape, box));
   slL_try(L, sl_dataset_get(d, i - 1, false, sl_tensor_data(*box)));
-  if (!sl_dataset_classes(d)) return 1;
-  lua_pushinteger(L, sl_dataset_label(d, i - 1));
-  return 2;
+  if (sl_dataset_classes(d)) lua_pushinteger(L, sl_dataset_label(d, i - 1));
+  else lua_pushnil(L);
+  lua_pushstring(L, sl_dataset_caption(d, i - 1)); /* nil for NULL */
+  return 3;
 }
 
 static int l_get(lua_State *L) { return push_item(L, check(L, 1), luaL_checkinteger(L, 2)); }
@@ -109,13 +155,117 @@ static int l_batch(lua_State *L) {
   return 2;
 }
 
+/* d:names() -> {class names}, in order of their labels; nil without names */
+static int l_names(lua_State *L) {
+  sl_dataset *d = check(L, 1);
+  if (!sl_dataset_class_name(d, 0)) return 0;
+  lua_newtable(L);
+  for (int64_t k = 0; k < sl_dataset_classes(d); k++) {
+    lua_pushstring(L, sl_dataset_class_name(d, k));
+    lua_rawseti(L, -2, k + 1);
+  }
+  return 1;
+}
+
+/* d:all() -> images f32 [N,C,H,W], labels i64 [N] (zeros without labels) */
+static int l_all(lua_State *L) {
+  sl_dataset *d = check(L, 1);
+  int64_t n = sl_dataset_count(d);
+  sl_shape s = sl_dataset_image_shape(d);
+  sl_tensor **images = slL_push_tensor(L), **labels = slL_push_tensor(L);
+  slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_F32, &SL_SHAPE(n, s.dim[0], s.dim[1], s.dim[2]), images));
+  slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_I64, &SL_SHAPE(n), labels));
+  float *to = sl_tensor_data(*images);
+  for (int64_t i = 0; i < n; i++) {
+    slL_try(L, sl_dataset_get(d, i, false, to + i * sl_shape_numel(&s)));
+    ((int64_t *)sl_tensor_data(*labels))[i] = sl_dataset_label(d, i);
+  }
+  return 2;
+}
+
+/* d:split(n) -> the rest, n images held back */
+static int l_split(lua_State *L) {
+  sl_dataset *d = check(L, 1);
+  int64_t n = luaL_checkinteger(L, 2);
+  sl_dataset **rest = push_dataset(L), **held = push_dataset(L);
+  slL_try(L, sl_dataset_split(d, n, rest, held));
+  return 2;
+}
+
+static int l_digest(lua_State *L) {
+  char text[24];
+  snprintf(text, sizeof text, "%016" PRIx64, sl_dataset_digest(check(L, 1)));
+  lua_pushstring(L, text);
+  return 1;
+}
+
+static int l_note(lua_State *L) {
+  lua_pushstring(L, sl_dataset_note(check(L, 1)));
+  return 1;
+}
+
+typedef struct lua_progress {
+  lua_State *L;
+  bool failed;
+} lua_progress;
+
+/* Calls the function at stack position 4; an error in it stops the writing and stays on the stack. */
+static bool on_progress(void *user, int64_t done, int64_t count) {
+  lua_progress *p = user;
+  lua_pushvalue(p->L, 4);
+  lua_pushinteger(p->L, done);
+  lua_pushinteger(p->L, count);
+  p->failed = lua_pcall(p->L, 2, 0, 0) != LUA_OK;
+  return !p->failed;
+}
+
+/* d:pack(path, {level, note, progress = function(done, count)}) */
+static int l_write_pack(lua_State *L) {
+  static const char *const names[] = {"level", "note", "progress", NULL};
+  const char *w = "pack", *path = luaL_checkstring(L, 2);
+  sl_dataset *d = check(L, 1);
+  check_options(L, 3, w, names);
+  sl_pack_options o = {.level = (int)slL_field_integer(L, 3, w, "level", 0),
+                       .note = slL_field_string(L, 3, w, "note", NULL)};
+  lua_progress p = {L, false};
+  if (lua_getfield(L, 3, "progress") != LUA_TNIL) {
+    luaL_checktype(L, -1, LUA_TFUNCTION);
+    o.progress = on_progress;
+    o.user = &p;
+  }
+  sl_status s = sl_dataset_write_pack(d, path, &o);
+  if (p.failed) return lua_error(L);
+  slL_try(L, s);
+  return 0;
+}
+
+/* sluice.center_crop(image u8 [H,W,C], size) -> u8 [size,size,C]; core.resize(image, height, width, "box"|"bicubic") */
+static int l_center_crop(lua_State *L) {
+  sl_tensor *image = slL_check_tensor(L, 1);
+  int64_t size = luaL_checkinteger(L, 2);
+  return slL_try(L, sl_center_crop(image, size, slL_push_tensor(L)));
+}
+
+static int l_resize(lua_State *L) {
+  static const char *const names[] = {"box", "bicubic", NULL};
+  sl_tensor *image = slL_check_tensor(L, 1);
+  int64_t height = luaL_checkinteger(L, 2), width = luaL_checkinteger(L, 3);
+  int filter = luaL_checkoption(L, 4, "bicubic", names);
+  return slL_try(L, sl_resize(image, height, width, filter ? SL_RESIZE_BICUBIC : SL_RESIZE_BOX, slL_push_tensor(L)));
+}
+
 static const luaL_Reg methods[] = {
-    {"get", l_get}, {"shape", l_shape}, {"classes", l_classes}, {"batch", l_batch}, {NULL, NULL}};
+    {"get", l_get}, {"shape", l_shape}, {"classes", l_classes}, {"batch", l_batch}, {"names", l_names},
+    {"all", l_all}, {"split", l_split}, {"digest", l_digest}, {"note", l_note}, {"pack", l_write_pack}, {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__len", l_len}, {NULL, NULL}};
-static const luaL_Reg makers[] = {{"npz", l_npz}, {"tensors", l_tensors}, {NULL, NULL}};
+static const luaL_Reg makers[] = {
+    {"npz", l_npz}, {"tensors", l_tensors}, {"pack", l_pack}, {"folder", l_folder}, {NULL, NULL}};
 
 void slL_open_data(lua_State *L) {
   slL_class_with_fields(L, DATASET, meta, methods, l_index);
   luaL_newlib(L, makers);
   lua_setfield(L, -2, "data");
+  lua_pushcfunction(L, l_center_crop);
+  lua_setfield(L, -2, "center_crop");
+  slL_core(L, "resize", l_resize);
 }

@@ -2,5 +2,6 @@
 #define SLUICE_L_DATA_H
 #include "data/dataset.h"
 #include "lbind.h"
-sl_dataset *slL_field_dataset(lua_State *L, int idx, const char *what); /* t.data; NULL for nil */
+/* t[name]; NULL for nil. */
+sl_dataset *slL_field_dataset(lua_State *L, int idx, const char *what, const char *name);
 #endif

@@ -2,6 +2,7 @@
 #include "lbind.h"
 #include "lcore.h"
 
+#include "io/picture.h"
 #include "io/png.h"
 #include "io/tensor_file.h"
 

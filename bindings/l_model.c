@@ -55,8 +55,16 @@ static void read_input(lua_State *L, sl_dit_config *c) {
   lua_pop(L, 1);
 }
 
+sl_precision slL_field_precision(lua_State *L, int idx, const char *what) {
+  static const char *const names[] = {"f32", "bf16", NULL};
+  const char *given = slL_field_string(L, idx, what, "precision", NULL);
+  bool bf16 = slL_field_choice(L, idx, what, "precision", names, 0);
+  bool residual = slL_field_choice(L, idx, what, "residual", names, 0);
+  return (sl_precision){given != NULL, bf16 ? SL_BF16 : SL_F32, residual ? SL_BF16 : SL_F32};
+}
+
 static void read_config(lua_State *L, sl_dit_config *c) {
-  static const char *const devices[] = {"auto", "cpu", NULL}, *const precisions[] = {"f32", "bf16", NULL};
+  static const char *const devices[] = {"auto", "cpu", NULL};
   *c = sl_dit_defaults();
   if (lua_rawgeti(L, 1, 1) != LUA_TNIL) {
     if (lua_type(L, -1) != LUA_TSTRING)
@@ -83,8 +91,9 @@ static void read_config(lua_State *L, sl_dit_config *c) {
   c->timesteps = slL_field_integer(L, 1, w, "timesteps", c->timesteps);
   c->seed = slL_field_seed(L, 1, w, "seed", 0);
   slL_field_choice(L, 1, w, "device", devices, 0);
-  c->compute = slL_field_choice(L, 1, w, "precision", precisions, 0) ? SL_BF16 : SL_F32;
-  c->residual = slL_field_choice(L, 1, w, "residual", precisions, 0) ? SL_BF16 : SL_F32;
+  sl_precision p = slL_field_precision(L, 1, w);
+  c->compute = p.compute;
+  c->residual = p.residual;
 }
 
 static int l_dit(lua_State *L) {

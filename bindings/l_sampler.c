@@ -53,6 +53,7 @@ static int l_new(lua_State *L) {
   o.cfg_hi = slL_field_number(L, 1, w, "cfg_hi", 0);
   o.eta = slL_field_number(L, 1, w, "eta", 0);
   o.clip = slL_field_boolean(L, 1, w, "clip", false);
+  o.precision = slL_field_precision(L, 1, w);
   o.seed = slL_field_seed(L, 1, w, "seed", 0);
   o.noise = slL_field_tensor(L, 1, w, "noise");
   o.init = slL_field_tensor(L, 1, w, "init");

@@ -97,7 +97,7 @@ static void read_ema(lua_State *L, sl_train_options *o) {
 static const char *const fields[] = {"model",    "diffusion", "data",       "weight", "density",      "loss",
                                      "lr",       "beta1",     "beta2",      "eps",    "weight_decay", "clip",
                                      "schedule", "ema",       "ema_warmup", "batch",  "micro_batch",  "seed",
-                                     "flip",     "recompute", NULL};
+                                     "flip",     "recompute", "precision",  "residual", "holdout",    "loader_threads", NULL};
 
 /* Leaves the tensors that the options borrow on the stack. */
 static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
@@ -108,7 +108,7 @@ static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
   *o = sl_train_defaults();
   o->model = slL_field_model(L, 1, w);
   o->diffusion = slL_field_diffusion(L, 1, w);
-  o->data = slL_field_dataset(L, 1, w);
+  o->data = slL_field_dataset(L, 1, w, "data");
   o->lr = slL_field_number(L, 1, w, "lr", o->lr);
   o->beta1 = slL_field_number(L, 1, w, "beta1", 0.9);
   o->beta2 = slL_field_number(L, 1, w, "beta2", 0.999);
@@ -121,6 +121,9 @@ static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
   o->seed = slL_field_seed(L, 1, w, "seed", 0);
   o->flip = slL_field_boolean(L, 1, w, "flip", false);
   o->recompute = slL_field_boolean(L, 1, w, "recompute", false);
+  o->precision = slL_field_precision(L, 1, w);
+  o->holdout = slL_field_dataset(L, 1, w, "holdout");
+  o->loader_threads = (int)slL_field_integer(L, 1, w, "loader_threads", -1);
   read_ema(L, o);
   o->weight = slL_field_floats(L, 1, w, "weight");
   o->t_density = slL_field_floats(L, 1, w, "density");
@@ -265,6 +268,35 @@ static int l_profile(lua_State *L) {
   return 1;
 }
 
+/* :restore(steps), after the arrays were filled. */
+static int l_restore(lua_State *L) {
+  slL_try(L, sl_trainer_restore(check(L)->trainer, luaL_checkinteger(L, 2)));
+  return 0;
+}
+
+/* {mean loss or false for each tenth of the steps} since the last call. */
+static int l_bins(lua_State *L) {
+  double sum[SL_T_BINS];
+  int64_t count[SL_T_BINS];
+  sl_trainer_take_bins(check(L)->trainer, sum, count);
+  lua_createtable(L, SL_T_BINS, 0);
+  for (int i = 0; i < SL_T_BINS; i++) {
+    if (count[i]) lua_pushnumber(L, sum[i] / (double)count[i]);
+    else lua_pushboolean(L, 0);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+/* :evaluate([flat weights]) -> mean loss over the held-out images */
+static int l_evaluate(lua_State *L) {
+  double loss;
+  sl_tensor *weights = lua_isnoneornil(L, 2) ? NULL : slL_check_tensor(L, 2);
+  slL_try(L, sl_trainer_evaluate(check(L)->trainer, weights, &loss));
+  lua_pushnumber(L, loss);
+  return 1;
+}
+
 static int l_steps_done(lua_State *L) {
   lua_pushinteger(L, sl_trainer_steps_done(check(L)->trainer));
   return 1;
@@ -274,6 +306,7 @@ static const luaL_Reg methods[] = {
     {"step", l_step},     {"step_on", l_step_on},       {"array", l_array},
     {"flat", l_flat},     {"per_sample", l_per_sample}, {"keep_gradients", l_keep_gradients},
     {"memory", l_memory}, {"steps_done", l_steps_done}, {"profile", l_profile},
+    {"restore", l_restore}, {"bins", l_bins},           {"evaluate", l_evaluate},
     {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {NULL, NULL}};
 

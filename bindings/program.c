@@ -8,6 +8,7 @@
 #include <lualib.h>
 
 #include "lbind.h"
+#include "lcore.h"
 #include "program_prompt.h"
 
 /* What the signal handler sees: the one place with a global, since a handler takes no argument. */
@@ -21,10 +22,34 @@ static void on_interrupt_hook(lua_State *L, lua_Debug *ar) {
   luaL_error(L, "interrupted");
 }
 
+/* While a training finishes its step and saves: the first Ctrl-C only asks, the second ends the process. */
+static volatile sig_atomic_t graceful, stop_asked;
+
 static void on_interrupt(int signal_number) {
+  if (graceful && !stop_asked) {
+    stop_asked = 1;
+    return;
+  }
+  if (graceful) {
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+    return;
+  }
   signal(signal_number, SIG_DFL); /* a second Ctrl-C ends the process */
   if (running_context) sl_context_cancel(running_context);
   if (running) lua_sethook(running, on_interrupt_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+/* core.stop_on_interrupt(true): from now on Ctrl-C is to be asked for with core.stop_asked(). */
+static int l_stop_on_interrupt(lua_State *L) {
+  stop_asked = 0;
+  graceful = lua_toboolean(L, 1);
+  return 0;
+}
+
+static int l_stop_asked(lua_State *L) {
+  lua_pushboolean(L, stop_asked);
+  return 1;
 }
 
 static int with_traceback(lua_State *L) {
@@ -46,6 +71,7 @@ int program_call(lua_State *L, int n_args, int n_results) {
   running = L;
   sigaction(SIGINT, &act, &old);
   int status = lua_pcall(L, n_args, n_results, base);
+  graceful = 0;
   sigaction(SIGINT, &old, NULL);
   running = NULL;
   lua_sethook(L, NULL, 0, 0); /* the core may have stopped the work before the hook came to */
@@ -86,7 +112,24 @@ static void set_arg(lua_State *L, int argc, char **argv, int script) {
   lua_setglobal(L, "arg");
 }
 
+/* What a script requires is also looked for beside it, last of all. */
+static void search_beside(lua_State *L, const char *name) {
+  const char *slash = strrchr(name, '/');
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "sluice.code");
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+    lua_getfield(L, -1, "search");
+    lua_pushlstring(L, slash ? name : ".", slash ? (size_t)(slash - name) : 1);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK) {
+      lua_pop(L, 1);
+      return;
+    }
+  }
+  program_report(L);
+}
+
 static bool run_file(lua_State *L, const char *name) {
+  search_beside(L, name);
   return run_chunk(L, luaL_loadfile(L, strcmp(name, "-") ? name : NULL), true);
 }
 
@@ -134,7 +177,7 @@ typedef struct options {
 static const char usage[] =
     "usage: sluice [-e CODE] [-i] [-l NAME] [-v] [FILE [ARGS]]   a prompt, or a Lua file as with lua5.4\n"
     "       sluice run FILE [ARGS]\n"
-    "       sluice train | sample | inspect | doctor …           each takes --help\n";
+    "       sluice train | sample | export | pack | inspect | doctor …   each takes --help\n";
 
 static bool is_command(const char *word) {
   size_t n = strlen(word);
@@ -197,6 +240,8 @@ static int protected_main(lua_State *L) {
   lua_pushcfunction(L, luaopen_sluice);
   lua_setfield(L, -2, "sluice");
   luaL_requiref(L, "sluice", luaopen_sluice, 1);
+  slL_core(L, "stop_on_interrupt", l_stop_on_interrupt);
+  slL_core(L, "stop_asked", l_stop_asked);
   running_context = slL_context(L);
   lua_settop(L, 2);
   lua_pushboolean(L, run_all(L, argc, argv));

@@ -24,8 +24,11 @@ sluice_pkg(ZLIB zlib zlib1g-dev)
 sluice_pkg(CJSON libcjson libcjson-dev)
 sluice_pkg(XXHASH libxxhash libxxhash-dev)
 sluice_pkg(ARCHIVE libarchive libarchive-dev)
+sluice_pkg(JPEG libjpeg libjpeg62-turbo-dev)
+sluice_pkg(ZSTD libzstd libzstd-dev)
 target_link_libraries(sluice_dependencies INTERFACE
-  PkgConfig::PNG PkgConfig::ZLIB PkgConfig::CJSON PkgConfig::XXHASH PkgConfig::ARCHIVE)
+  PkgConfig::PNG PkgConfig::ZLIB PkgConfig::CJSON PkgConfig::XXHASH PkgConfig::ARCHIVE
+  PkgConfig::JPEG PkgConfig::ZSTD)
 
 # Not dnnl's own CMake files: Debian's ask for OpenCL's headers, which nothing here uses.
 find_path(DNNL_INCLUDE_DIR dnnl.h)

@@ -36,7 +36,7 @@ local recipe = sluice.recipe {
   function(p)
     return {
       name = "own-everything",
-      data = sluice.data.npz(here .. "data/digits/digits28.npz"),
+      data = sluice.data.pack(here .. "data/digits/digits.pack"),
       model = sluice.dit {
         input = { 1, 28, 28 }, patch = 7, hidden = 64, depth = 2, heads = 2, classes = 10, learn_sigma = false, routing = routing,
       },

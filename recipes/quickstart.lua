@@ -10,7 +10,7 @@ local recipe = sluice.recipe {
   function(p)
     return {
       name = "quickstart",
-      data = sluice.data.npz(here .. "data/digits/digits28.npz"),
+      data = sluice.data.pack(here .. "data/digits/digits.pack"),
       model = sluice.dit {
         input = { 1, 28, 28 }, patch = 7, hidden = p.hidden, depth = p.depth, heads = p.heads, classes = 10, learn_sigma = false,
         routing = sluice.routing.dtr { alpha = p.alpha, beta = p.beta },

@@ -19,6 +19,7 @@ typedef enum sl_stream {                     /* what a draw is for; part of the 
                          SL_STREAM_SAMPLE_STEP, /* noise of sampling steps */
                          SL_STREAM_SAMPLE_LABEL,
                          SL_STREAM_ROUTING, /* random masks; sample = block, step = timestep */
+                         SL_STREAM_HOLDOUT, /* which images are held back, and their t and noise */
 } sl_stream;
 
 typedef struct sl_rng_key {

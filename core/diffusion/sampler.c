@@ -235,6 +235,7 @@ static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *
   sl_value *x = in[0], *t = in[1], *y = in[4], *model_t = sl_diffusion_model_t(d, t), *o;
   sl_builder b;
   SL_TRY(sl_builder_init(&b, g, m->params, false));
+  sl_precision_use(s->o.precision, &b);
   if (sb->guided) {
     sl_value *null = sl_expand(sl_scalar(g, (double)m->info.classes, SL_I64), &y->shape);
     sl_value *xs = sl_cat(2, (sl_value *[]){x, x}, 0), *ts = sl_cat(2, (sl_value *[]){model_t, model_t}, 0);

@@ -31,6 +31,7 @@ typedef struct sl_sampler_options {
   double cfg_lo, cfg_hi;       /* guided where lo <= original t <= hi; lo > hi: everywhere */
   double eta;
   bool clip;
+  sl_precision precision;
   uint32_t seed;
   /* [n,C,H,W]: x_T; or [1+steps,n,C,H,W]: x_T and then each step's noise in order of use. NULL: drawn. */
   sl_tensor *noise;

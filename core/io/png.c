@@ -265,23 +265,3 @@ sl_status sl_png_read(sl_context *ctx, const char *path, sl_tensor **out) {
   else sl_tensor_release(t);
   return status;
 }
-
-sl_status sl_image_load(sl_context *ctx, const char *path, sl_tensor **out) {
-  *out = NULL;
-  sl_tensor *bytes, *image;
-  SL_TRY(sl_png_read(ctx, path, &bytes));
-  const sl_shape *s = sl_tensor_shape(bytes);
-  int64_t area = s->dim[0] * s->dim[1], channels = s->dim[2];
-  sl_status status = sl_tensor_new(ctx, NULL, SL_F32, &SL_SHAPE(3, s->dim[0], s->dim[1]), &image);
-  if (status == SL_STATUS_OK) {
-    const uint8_t *from = sl_tensor_data(bytes);
-    float *to = sl_tensor_data(image);
-    for (int64_t c = 0; c < 3; c++) {
-      const uint8_t *p = from + (channels < 3 ? 0 : c);
-      for (int64_t i = 0; i < area; i++) *to++ = (float)p[i * channels] / 127.5f - 1.0f;
-    }
-    *out = image;
-  }
-  sl_tensor_release(bytes);
-  return status;
-}

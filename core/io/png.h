@@ -27,7 +27,5 @@ SL_MUST_USE sl_status sl_png_write(const char *path, const sl_tensor *images, co
 /* u8 [H,W,C]: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Palettes are looked up, 16 bits scaled to 8, 1, 2 and 4
  * widened; gamma is ignored. FORMAT: no PNG, or broken. */
 SL_MUST_USE sl_status sl_png_read(sl_context *ctx, const char *path, sl_tensor **out);
-/* A PNG as f32 [3,H,W] in [-1, 1] by x / 127.5 - 1; grey becomes RGB, alpha is dropped, as Pillow's convert("RGB"). */
-SL_MUST_USE sl_status sl_image_load(sl_context *ctx, const char *path, sl_tensor **out);
 
 #endif

@@ -1,6 +1,9 @@
 /* safetensors (github.com/huggingface/safetensors, "Format"): 8 bytes of header length, little-endian, a JSON header
  * {name: {dtype, shape, data_offsets}, "__metadata__": {key: value}}, then the data, which the tensors cover without
  * gaps. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memmem */
+#endif
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -8,9 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "io/formats.h"
 
 #define MAX_HEADER 100000000u /* the reference implementation's limit */
+/* A digest's place: metadata key, value of zeros until it is known. */
+#define DIGEST_KEY "\"digest\":\"xxh3:"
+#define DIGEST_ZEROS "xxh3:00000000000000000000000000000000"
+enum { DIGEST_DIGITS = 32 };
 enum { MAX_DEPTH = 8, MAX_VALUES = 4000000, MAX_NAME = 100 };
 
 static const char *const dtype_names[] = {
@@ -29,6 +39,42 @@ typedef struct entry {
 } entry;
 
 #define BROKEN(cond, ...) SL_REQUIRE(cond, FORMAT, __VA_ARGS__) /* the caller adds the path */
+
+/* --- the digest --- */
+
+/* Where its digits lie in the header's text; NULL: it has none. */
+static const char *find_digest(const char *text, size_t n) {
+  const char *at = memmem(text, n, DIGEST_KEY, sizeof DIGEST_KEY - 1);
+  size_t behind = at ? (size_t)(at - text) + sizeof DIGEST_KEY - 1 + DIGEST_DIGITS : n;
+  return at && behind < n && text[behind] == '"' ? at + sizeof DIGEST_KEY - 1 : NULL;
+}
+
+/* The file's bytes up to the digest, zeros, then the rest of the header. */
+static void digest_header(XXH3_state_t *state, const char *file, size_t size, const char *digits) {
+  XXH3_128bits_reset(state);
+  XXH3_128bits_update(state, file, (size_t)(digits - file));
+  XXH3_128bits_update(state, DIGEST_ZEROS + 5, DIGEST_DIGITS);
+  XXH3_128bits_update(state, digits + DIGEST_DIGITS, size - (size_t)(digits - file) - DIGEST_DIGITS);
+}
+
+static void digest_text(const XXH3_state_t *state, char out[DIGEST_DIGITS + 1]) {
+  XXH128_hash_t h = XXH3_128bits_digest(state);
+  snprintf(out, DIGEST_DIGITS + 1, "%016" PRIx64 "%016" PRIx64, (uint64_t)h.high64, (uint64_t)h.low64);
+}
+
+/* data: the whole file, whose header ends at `header`. */
+static sl_status check_digest(const uint8_t *data, size_t size, size_t header) {
+  const char *text = (const char *)data, *digits = find_digest(text + 8, header - 8);
+  if (!digits) return SL_STATUS_OK;
+  XXH3_state_t state;
+  char real[DIGEST_DIGITS + 1];
+  digest_header(&state, text, header, digits);
+  XXH3_128bits_update(&state, data + header, size - header);
+  digest_text(&state, real);
+  BROKEN(!memcmp(real, digits, DIGEST_DIGITS), "it is damaged: its digest is %s, it says %.*s", real, DIGEST_DIGITS,
+         digits);
+  return SL_STATUS_OK;
+}
 
 /* --- reading --- */
 
@@ -187,6 +233,7 @@ static sl_status read_file(const uint8_t *data, size_t size, sl_tensor_file *fil
   BROKEN(n <= MAX_HEADER, "its header has %" PRIu64 " bytes, more than %u", n, MAX_HEADER);
   BROKEN(n <= size - 8, "its header has %" PRIu64 " bytes, the file %zu (is it truncated?)", n, size);
   const char *text = (const char *)data + 8, *end = NULL;
+  SL_TRY(check_digest(data, size, 8 + (size_t)n));
   SL_TRY(check_json_size(text, (size_t)n));
   cJSON *root = cJSON_ParseWithLengthOpts(text, (size_t)n, &end, 0);
   sl_status status;
@@ -272,7 +319,8 @@ static sl_status put_header(text *t, const char *path, const sl_tensor_file *fil
     SL_TRY(put_format(t, i ? "," : "\"__metadata__\":{"));
     SL_TRY(put_string(t, sl_tensor_file_meta_key(file, i)));
     SL_TRY(put(t, ":", 1));
-    SL_TRY(put_string(t, sl_tensor_file_meta_value(file, i)));
+    bool digest = !strcmp(sl_tensor_file_meta_key(file, i), "digest");
+    SL_TRY(put_string(t, digest ? DIGEST_ZEROS : sl_tensor_file_meta_value(file, i)));
   }
   if (metas) SL_TRY(put(t, n ? "}," : "}", n ? 2 : 1));
   for (int64_t i = 0; i < n; i++) {
@@ -290,28 +338,56 @@ static sl_status put_header(text *t, const char *path, const sl_tensor_file *fil
   return SL_STATUS_OK;
 }
 
-static sl_status write_tensor(sl_file_writer *w, const sl_tensor *x) {
+typedef sl_status (*take_bytes)(void *user, const void *data, size_t n);
+
+static sl_status each_tensor(const sl_tensor *x, take_bytes take, void *user) {
   size_t bytes = (size_t)sl_tensor_numel(x) * item_size(x);
   if (sl_tensor_device(x)->kind == SL_DEVICE_CPU && sl_tensor_is_contiguous(x)) {
-    return sl_file_write(w, sl_tensor_data(x), bytes);
+    return take(user, sl_tensor_data(x), bytes);
   }
   sl_tensor *copy;
   SL_TRY(sl_tensor_to(x, sl_tensor_dtype(x), &sl_device_cpu, &copy));
-  sl_status status = sl_file_write(w, sl_tensor_data(copy), bytes);
+  sl_status status = take(user, sl_tensor_data(copy), bytes);
   sl_tensor_release(copy);
   return status;
+}
+
+/* The data's bytes in the file's order. */
+static sl_status each_data(const sl_tensor_file *file, take_bytes take, void *user) {
+  for (size_t item = 8; item > 0; item /= 2) {
+    for (int64_t i = 0; i < sl_tensor_file_count(file); i++) {
+      const sl_tensor *x = sl_tensor_file_tensor(file, i);
+      if (item_size(x) == item) SL_TRY(each_tensor(x, take, user));
+    }
+  }
+  return SL_STATUS_OK;
+}
+
+static sl_status take_digest(void *user, const void *data, size_t n) {
+  XXH3_128bits_update(user, data, n);
+  return SL_STATUS_OK;
+}
+
+static sl_status take_file(void *user, const void *data, size_t n) { return sl_file_write(user, data, n); }
+
+/* Before the data are written: the header comes first in the file. */
+static sl_status fill_in_digest(text *header, const sl_tensor_file *file) {
+  const char *digits = sl_tensor_file_meta(file, "digest") ? find_digest(header->data + 8, header->size - 8) : NULL;
+  if (!digits) return SL_STATUS_OK;
+  XXH3_state_t state;
+  char real[DIGEST_DIGITS + 1];
+  digest_header(&state, header->data, header->size, digits);
+  SL_TRY(each_data(file, take_digest, &state));
+  digest_text(&state, real);
+  memcpy(header->data + (digits - header->data), real, DIGEST_DIGITS);
+  return SL_STATUS_OK;
 }
 
 sl_status sl_safetensors_write(sl_file_writer *w, const char *path, const sl_tensor_file *file) {
   text header = {.ctx = sl_tensor_file_context(file)};
   sl_status status = put_header(&header, path, file);
+  if (status == SL_STATUS_OK) status = fill_in_digest(&header, file);
   if (status == SL_STATUS_OK) status = sl_file_write(w, header.data, header.size);
   sl_free(header.ctx, header.data);
-  for (size_t item = 8; item > 0; item /= 2) {
-    for (int64_t i = 0; i < sl_tensor_file_count(file) && status == SL_STATUS_OK; i++) {
-      const sl_tensor *x = sl_tensor_file_tensor(file, i);
-      if (item_size(x) == item) status = write_tensor(w, x);
-    }
-  }
-  return status;
+  return status == SL_STATUS_OK ? each_data(file, take_file, w) : status;
 }

@@ -138,10 +138,7 @@ static sl_status check_config(const sl_dit_config *c) {
              (long long)c->classes);
   SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "dit: class_dropout is %g, expected 0 … below 1",
              c->class_dropout);
-  SL_REQUIRE((c->compute == SL_F32 && c->residual == SL_F32) ||
-                 (c->compute == SL_BF16 && (c->residual == SL_F32 || c->residual == SL_BF16)),
-             ARG, "dit: precision is %s with residual %s, expected f32, or bf16 with residual f32 or bf16",
-             sl_dtype_name(c->compute), sl_dtype_name(c->residual));
+  SL_TRY(sl_precision_check("dit", (sl_precision){true, c->compute, c->residual}));
   SL_REQUIRE(c->timesteps > 0, ARG, "dit: timesteps is %lld, expected at least 1", (long long)c->timesteps);
   return SL_STATUS_OK;
 }

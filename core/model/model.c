@@ -129,6 +129,22 @@ sl_value *sl_model_mask(sl_model *m, sl_builder *b, int block, sl_value *t) {
   return sl_name(rows, "%s", name);
 }
 
+sl_status sl_precision_check(const char *what, sl_precision p) {
+  bool fine = p.compute == SL_F32 ? p.residual == SL_F32
+                                  : p.compute == SL_BF16 && (p.residual == SL_F32 || p.residual == SL_BF16);
+  SL_REQUIRE(!p.given || fine, ARG,
+             "%s: precision is %s with residual %s, expected f32, or bf16 with residual f32 or bf16", what,
+             sl_dtype_name(p.compute), sl_dtype_name(p.residual));
+  return SL_STATUS_OK;
+}
+
+void sl_precision_use(sl_precision p, sl_builder *b) {
+  if (!p.given) return;
+  b->compute = p.compute;
+  b->residual = p.residual;
+  b->own_precision = true;
+}
+
 sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y) {
   const sl_model_info *i = &m->info;
   if (!x || !t || sl_graph_broken(b->g)) return NULL;
@@ -137,8 +153,10 @@ sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, s
     return sl_graph_fail(
         b->g, sl_fail(SL_STATUS_SHAPE, "%s: x is %s, expected [N,%lld,%lld,%lld]", m->kind->name,
                       sl_shape_text(&x->shape), (long long)i->in_channels, (long long)i->height, (long long)i->width));
-  b->compute = m->compute;
-  b->residual = m->residual;
+  if (!b->own_precision) {
+    b->compute = m->compute;
+    b->residual = m->residual;
+  }
   return sl_cast(m->kind->forward(m, b, x, t, y), SL_F32);
 }
 

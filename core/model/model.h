@@ -7,6 +7,14 @@
 #include "nn/params.h"
 #include "routing/routing.h"
 
+/* What a program computes in, other than its model says. Not given: as the model says. */
+typedef struct sl_precision {
+  bool given;
+  sl_dtype compute, residual; /* f32 and f32, or bf16 and either */
+} sl_precision;
+/* ARG, with `what` before it, for pairs that no model computes in. */
+SL_MUST_USE sl_status sl_precision_check(const char *what, sl_precision p);
+
 typedef struct sl_model sl_model;
 
 /* What an architecture brings. */
@@ -64,6 +72,7 @@ SL_MUST_USE sl_status sl_model_weights(sl_model *m, sl_tensor **borrowed);
 void sl_model_warn_fresh(sl_model *m);
 SL_MUST_USE sl_status sl_model_init(sl_model *m, uint32_t seed);
 /* One forward pass as nodes, for whoever builds bigger graphs (training, samplers). y as above. */
+void sl_precision_use(sl_precision p, sl_builder *b); /* before sl_model_build */
 sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);
 /* Guidance (2n rows: n conditional labels, then nulls; the first n of x are used twice): scale is a 0-d value; the
  * first `channels` output channels are guided, the others stay. Source: DiT models.py, forward_with_cfg; all channels:

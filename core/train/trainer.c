@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "data/loader.h"
 #include "ops/kernels.h"
 #include "ops/ops.h"
 
@@ -15,7 +16,8 @@ enum { OUT_LOSS, OUT_MSE, OUT_VB, N_OUT };
 struct sl_trainer {
   sl_context *ctx;
   sl_train_options o; /* objects retained */
-  sl_program *program;
+  sl_program *program, *evaluation; /* evaluation: NULL without held-out images */
+  sl_loader *loader;                /* NULL: made at the first step, or none wanted */
   sl_tensor *params, *grads, *exp_avg, *exp_avg_sq, *ema[SL_MAX_EMA], *kept_grads;
   sl_tensor *batch_in[N_IN];
   sl_tensor *batch_out[N_OUT];
@@ -24,6 +26,8 @@ struct sl_trainer {
   double *cumulative; /* of t_density */
   int64_t steps_done;
   bool profiling;
+  double bin_sum[SL_T_BINS];
+  int64_t bin_count[SL_T_BINS];
 };
 
 sl_train_options sl_train_defaults(void) {
@@ -34,7 +38,8 @@ sl_train_options sl_train_defaults(void) {
                             .n_ema = 1,
                             .ema_decay = {0.9999},
                             .ema_warmup = true,
-                            .batch = 1};
+                            .batch = 1,
+                            .loader_threads = -1};
 }
 
 /* --- checks --- */
@@ -69,18 +74,18 @@ static sl_status check_rates(const sl_train_options *o) {
   return SL_STATUS_OK;
 }
 
-static sl_status check_data(const sl_train_options *o) {
-  if (!o->data) return SL_STATUS_OK;
+static sl_status check_data(const sl_train_options *o, const sl_dataset *data) {
+  if (!data) return SL_STATUS_OK;
   const sl_model_info *f = &o->model->info;
-  const sl_shape s = sl_dataset_image_shape(o->data);
+  const sl_shape s = sl_dataset_image_shape(data);
   SL_REQUIRE(s.dim[0] == f->in_channels && s.dim[1] == f->height && s.dim[2] == f->width, SHAPE,
              "train: the data's images are %s, the model takes [%lld,%lld,%lld]", sl_shape_text(&s),
              (long long)f->in_channels, (long long)f->height, (long long)f->width);
-  SL_REQUIRE(sl_dataset_count(o->data) > 0, ARG, "train: the data set is empty");
-  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(o->data) <= f->classes, ARG,
+  SL_REQUIRE(sl_dataset_count(data) > 0, ARG, "train: the data set is empty");
+  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(data) <= f->classes, ARG,
              "train: the data has labels up to %lld, the model has %lld classes",
-             (long long)sl_dataset_classes(o->data) - 1, (long long)f->classes);
-  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(o->data) > 0, ARG,
+             (long long)sl_dataset_classes(data) - 1, (long long)f->classes);
+  SL_REQUIRE(f->classes <= 1 || sl_dataset_classes(data) > 0, ARG,
              "train: the model has %lld classes, but the data has no labels", (long long)f->classes);
   return SL_STATUS_OK;
 }
@@ -99,10 +104,13 @@ static sl_status check_options(const sl_train_options *o) {
   SL_REQUIRE(o->micro_batch >= 0 && (o->micro_batch == 0 || o->batch % o->micro_batch == 0), ARG,
              "train: micro_batch is %lld, expected a divisor of batch %lld", (long long)o->micro_batch,
              (long long)o->batch);
+  SL_TRY(sl_precision_check("train", o->precision));
+  SL_REQUIRE(o->loader_threads <= 64, ARG, "train: loader threads are %d, expected 0 … 64", o->loader_threads);
   SL_TRY(check_rates(o));
   SL_TRY(check_table("the loss weight", o->weight, o->diffusion->steps, false));
   SL_TRY(check_table("the density of t", o->t_density, o->diffusion->steps, true));
-  return check_data(o);
+  SL_TRY(check_data(o, o->data));
+  return check_data(o, o->holdout);
 }
 
 /* --- the gradient program --- */
@@ -142,24 +150,29 @@ static sl_losses describe_loss(const sl_train_options *o, sl_builder *b, sl_valu
   return l;
 }
 
-static sl_status build_graph(const sl_train_options *o, sl_graph *g) {
+/* The loss of a micro-batch, with its gradients (training) or without. */
+static sl_status build_graph(const sl_train_options *o, bool training, sl_graph *g) {
   const sl_model_info *f = &o->model->info;
   int64_t n = micro_size(o);
   sl_shape image = SL_SHAPE(n, f->in_channels, f->height, f->width);
   sl_builder b;
   SL_TRY(sl_builder_init(&b, g, o->model->params, false));
-  b.training = true;
-  b.recompute = o->recompute;
+  b.training = training;
+  b.recompute = training && o->recompute;
+  sl_precision_use(o->precision, &b);
   sl_value *x0 = sl_input(g, "x0", SL_F32, &image), *t = sl_input(g, "t", SL_I64, &SL_SHAPE(n));
   sl_value *y = sl_input(g, "y", SL_I64, &SL_SHAPE(n)), *noise = sl_input(g, "noise", SL_F32, &image);
   sl_losses l = describe_loss(o, &b, x0, t, f->classes ? y : NULL, noise);
   sl_status s = sl_graph_status(g);
-  /* The gradient of the batch's mean loss, gathered over micro-batches. */
-  sl_value *total = sl_mul_scalar(sl_sum(l.loss, 0, NULL, false), 1.0 / o->batch);
-  if (s == SL_STATUS_OK) s = add_gradients(&b, total, o->recompute);
+  if (s == SL_STATUS_OK && training) {
+    /* The gradient of the batch's mean loss, gathered over micro-batches. */
+    sl_value *total = sl_mul_scalar(sl_sum(l.loss, 0, NULL, false), 1.0 / o->batch);
+    s = add_gradients(&b, total, o->recompute);
+  }
   sl_builder_clear(&b);
   SL_TRY(s);
   sl_graph_output(g, "loss", l.loss);
+  if (!training) return sl_graph_status(g);
   sl_graph_output(g, "mse", l.mse ? l.mse : sl_mul_scalar(l.loss, 0.0));
   sl_graph_output(g, "vb", l.vb ? l.vb : sl_mul_scalar(l.loss, 0.0));
   return sl_graph_status(g);
@@ -212,11 +225,11 @@ static sl_status make_arrays(sl_trainer *tr) {
   return SL_STATUS_OK;
 }
 
-static sl_status make_program(sl_trainer *tr) {
+static sl_status make_program(sl_trainer *tr, bool training, sl_program **out) {
   sl_graph *g = NULL;
   SL_TRY(sl_graph_new(tr->ctx, &g));
-  sl_status s = build_graph(&tr->o, g);
-  if (s == SL_STATUS_OK) s = sl_graph_compile(g, NULL, &tr->program);
+  sl_status s = build_graph(&tr->o, training, g);
+  if (s == SL_STATUS_OK) s = sl_graph_compile(g, NULL, out);
   sl_graph_release(g);
   return s;
 }
@@ -233,11 +246,14 @@ sl_status sl_trainer_new(sl_context *ctx, const sl_train_options *o, sl_trainer 
   sl_model_retain(o->model);
   sl_diffusion_retain(o->diffusion);
   if (o->data) sl_dataset_retain(o->data);
+  if (o->holdout) sl_dataset_retain(o->holdout);
+  if (o->loader_threads < 0) tr->o.loader_threads = o->data && sl_dataset_decodes(o->data) ? 1 : 0;
   tr->o.weight = retained(o->weight);
   tr->o.t_density = retained(o->t_density);
   tr->o.schedule = retained(o->schedule);
   sl_status status;
-  SL_GOTO(make_program(tr));
+  SL_GOTO(make_program(tr, true, &tr->program));
+  if (o->holdout) SL_GOTO(make_program(tr, false, &tr->evaluation));
   SL_GOTO(make_arrays(tr));
   SL_GOTO(make_batch_tensors(tr));
   SL_GOTO(make_density(tr));
@@ -250,7 +266,9 @@ done:
 
 void sl_trainer_free(sl_trainer *tr) {
   if (!tr) return;
+  sl_loader_free(tr->loader);
   sl_program_free(tr->program);
+  sl_program_free(tr->evaluation);
   sl_tensor *all[] = {tr->params,     tr->grads,    tr->exp_avg,     tr->exp_avg_sq,
                       tr->kept_grads, tr->o.weight, tr->o.t_density, tr->o.schedule};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
@@ -261,6 +279,7 @@ void sl_trainer_free(sl_trainer *tr) {
   for (int i = 0; i < N_OUT; i++) sl_tensor_release(tr->batch_out[i]);
   sl_free(tr->ctx, tr->cumulative);
   sl_dataset_release(tr->o.data);
+  sl_dataset_release(tr->o.holdout);
   sl_diffusion_release(tr->o.diffusion);
   sl_model_release(tr->o.model);
   sl_free(tr->ctx, tr);
@@ -300,11 +319,22 @@ static void drop_labels(const sl_trainer *tr, int64_t *y) {
   }
 }
 
+/* The step's images and labels, from the threads that read ahead if there are any. */
+static sl_status read_images(sl_trainer *tr, float *x0, int64_t *y) {
+  const sl_train_options *o = &tr->o;
+  int64_t first = tr->steps_done * o->batch;
+  if (!o->loader_threads) return sl_dataset_batch(o->data, o->seed, first, o->batch, o->flip, x0, y);
+  if (!tr->loader)
+    SL_TRY(sl_loader_new(o->data, &(sl_stream_part){o->seed, first, o->batch, o->flip}, o->loader_threads,
+                         &tr->loader));
+  return sl_loader_next(tr->loader, x0, y);
+}
+
 static sl_status draw_batch(sl_trainer *tr) {
   SL_REQUIRE(tr->o.data, ARG, "train: there is no data set; give each step its batch");
   float *x0 = sl_tensor_data(tr->batch_in[IN_X0]), *noise = sl_tensor_data(tr->batch_in[IN_NOISE]);
   int64_t *t = sl_tensor_data(tr->batch_in[IN_T]), *y = sl_tensor_data(tr->batch_in[IN_Y]), n = tr->o.batch;
-  SL_TRY(sl_dataset_batch(tr->o.data, tr->o.seed, tr->steps_done * n, n, tr->o.flip, x0, y));
+  SL_TRY(read_images(tr, x0, y));
   drop_labels(tr, y);
   int64_t per = sl_tensor_numel(tr->batch_in[IN_NOISE]) / n;
   for (int64_t k = 0; k < n; k++) {
@@ -400,6 +430,16 @@ static sl_status update(sl_trainer *tr, double norm, double lr) {
   return SL_STATUS_OK;
 }
 
+static void count_bins(sl_trainer *tr) {
+  const float *loss = sl_tensor_data(tr->batch_out[OUT_LOSS]);
+  const int64_t *t = sl_tensor_data(tr->batch_in[IN_T]);
+  for (int64_t k = 0; k < tr->o.batch; k++) {
+    int64_t bin = t[k] * SL_T_BINS / tr->o.diffusion->steps;
+    tr->bin_sum[bin] += loss[k];
+    tr->bin_count[bin]++;
+  }
+}
+
 static sl_status finish_step(sl_trainer *tr, sl_step_result *r) {
   sl_exec e = {tr->ctx, &sl_device_cpu, sl_kernels_of(&sl_device_cpu), NULL, NULL};
   double squares = 0;
@@ -414,6 +454,7 @@ static sl_status finish_step(sl_trainer *tr, sl_step_result *r) {
   if (!isfinite(r->grad_norm) || !isfinite(r->loss)) return name_nonfinite(tr, r->loss, r->grad_norm);
   if (tr->kept_grads) SL_TRY(sl_tensor_copy(tr->kept_grads, tr->grads));
   SL_TRY(update(tr, r->grad_norm, r->lr));
+  count_bins(tr);
   tr->steps_done++;
   return SL_STATUS_OK;
 }
@@ -428,9 +469,17 @@ static sl_status run_step(sl_trainer *tr, sl_step_result *r) {
   return finish_step(tr, r);
 }
 
+/* A step that did not happen leaves the loader a batch ahead. */
+static void drop_loader(sl_trainer *tr) {
+  sl_loader_free(tr->loader);
+  tr->loader = NULL;
+}
+
 sl_status sl_trainer_step(sl_trainer *tr, sl_step_result *r) {
-  SL_TRY(draw_batch(tr));
-  return run_step(tr, r);
+  sl_status status = draw_batch(tr);
+  if (status == SL_STATUS_OK) status = run_step(tr, r);
+  if (status != SL_STATUS_OK) drop_loader(tr);
+  return status;
 }
 
 sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *r) {
@@ -456,7 +505,64 @@ sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *
   return run_step(tr, r);
 }
 
+/* --- held-out images --- */
+
+/* One micro-batch of held-out images from `first` on; behind the last one, the last again. */
+static sl_status evaluate_part(sl_trainer *tr, int64_t first, sl_tensor *weights, sl_tensor **in, double *sum) {
+  int64_t m = micro_size(&tr->o), held = sl_dataset_count(tr->o.holdout);
+  float *x0 = sl_tensor_data(in[IN_X0]), *noise = sl_tensor_data(in[IN_NOISE]);
+  int64_t *t = sl_tensor_data(in[IN_T]), *y = sl_tensor_data(in[IN_Y]), per = sl_tensor_numel(in[IN_X0]) / m;
+  for (int64_t k = 0; k < m; k++) {
+    int64_t i = first + k < held ? first + k : held - 1;
+    SL_TRY(sl_dataset_get(tr->o.holdout, i, false, x0 + k * per));
+    y[k] = tr->o.model->info.one_class ? 0 : sl_dataset_label(tr->o.holdout, i);
+    t[k] = (int64_t)(((double)i + 0.5) / (double)held * (double)tr->o.diffusion->steps);
+    sl_random_normal((sl_rng_key){0, SL_STREAM_HOLDOUT}, (uint32_t)i, 0, 0, per, noise + k * per);
+  }
+  sl_step step = {0};
+  sl_run run = {.inputs = in, .outputs = in + N_IN, .params = weights, .step = &step};
+  SL_TRY(sl_program_run(tr->evaluation, &run));
+  const float *loss = sl_tensor_data(in[N_IN]);
+  for (int64_t k = 0; k < m && first + k < held; k++) *sum += loss[k];
+  return SL_STATUS_OK;
+}
+
+sl_status sl_trainer_evaluate(sl_trainer *tr, sl_tensor *weights, double *loss) {
+  *loss = 0;
+  SL_REQUIRE(tr->evaluation, ARG, "train: there are no held-out images");
+  const sl_model_info *f = &tr->o.model->info;
+  int64_t m = micro_size(&tr->o), held = sl_dataset_count(tr->o.holdout);
+  sl_shape image = SL_SHAPE(m, f->in_channels, f->height, f->width), row = SL_SHAPE(m);
+  sl_tensor *t[N_IN + 1] = {0};
+  double sum = 0;
+  sl_status status;
+  for (int i = 0; i <= N_IN; i++) {
+    bool images = i == IN_X0 || i == IN_NOISE;
+    SL_GOTO(sl_tensor_zeros(tr->ctx, NULL, images || i == N_IN ? SL_F32 : SL_I64, images ? &image : &row, &t[i]));
+  }
+  for (int64_t first = 0; first < held; first += m)
+    SL_GOTO(evaluate_part(tr, first, weights ? weights : tr->params, t, &sum));
+  *loss = sum / (double)held;
+done:
+  for (int i = 0; i <= N_IN; i++) sl_tensor_release(t[i]);
+  return status;
+}
+
 /* --- reading --- */
+
+sl_status sl_trainer_restore(sl_trainer *tr, int64_t steps) {
+  SL_REQUIRE(steps >= 0, ARG, "train: %lld steps done, expected 0 or more", (long long)steps);
+  tr->steps_done = steps;
+  drop_loader(tr);
+  return SL_STATUS_OK;
+}
+
+void sl_trainer_take_bins(sl_trainer *tr, double sum[SL_T_BINS], int64_t count[SL_T_BINS]) {
+  memcpy(sum, tr->bin_sum, sizeof tr->bin_sum);
+  memcpy(count, tr->bin_count, sizeof tr->bin_count);
+  memset(tr->bin_sum, 0, sizeof tr->bin_sum);
+  memset(tr->bin_count, 0, sizeof tr->bin_count);
+}
 
 int64_t sl_trainer_steps_done(const sl_trainer *tr) { return tr->steps_done; }
 sl_tensor *sl_trainer_per_sample(sl_trainer *tr, int which) {
@@ -488,20 +594,35 @@ static uint64_t fixed_bytes(const sl_train_options *o) {
   const sl_model_info *f = &o->model->info;
   uint64_t arrays = 4 + (uint64_t)o->n_ema;
   uint64_t image = (uint64_t)(f->in_channels * f->height * f->width) * sizeof(float);
-  return arrays * (uint64_t)sl_params_elements(o->model->params) * sizeof(float) +
-         (uint64_t)o->batch * (2 * image + 2 * 8 + 3 * 4);
+  uint64_t bytes = arrays * (uint64_t)sl_params_elements(o->model->params) * sizeof(float) +
+                   (uint64_t)o->batch * (2 * image + 2 * 8 + 3 * 4);
+  if (!o->data || !sl_dataset_decodes(o->data)) return bytes;
+  int threads = o->loader_threads < 0 ? 1 : o->loader_threads;
+  return bytes + sl_dataset_memory(o->data) + (threads ? sl_loader_memory(o->data, o->batch, threads) : 0);
 }
 
-uint64_t sl_trainer_memory(const sl_trainer *tr) { return sl_program_arena_bytes(tr->program) + fixed_bytes(&tr->o); }
+uint64_t sl_trainer_memory(const sl_trainer *tr) {
+  return sl_program_arena_bytes(tr->program) + (tr->evaluation ? sl_program_arena_bytes(tr->evaluation) : 0) +
+         fixed_bytes(&tr->o);
+}
+
+static sl_status forecast_program(sl_context *ctx, const sl_train_options *o, bool training, uint64_t *bytes) {
+  sl_graph *g = NULL;
+  uint64_t arena = 0;
+  SL_TRY(sl_graph_new(ctx, &g));
+  sl_status s = build_graph(o, training, g);
+  if (s == SL_STATUS_OK) s = sl_graph_forecast(g, &arena);
+  sl_graph_release(g);
+  *bytes += arena;
+  return s;
+}
 
 sl_status sl_train_forecast(sl_context *ctx, const sl_train_options *o, uint64_t *bytes) {
   *bytes = 0;
   SL_TRY(check_options(o));
-  sl_graph *g = NULL;
-  SL_TRY(sl_graph_new(ctx, &g));
-  sl_status s = build_graph(o, g);
-  if (s == SL_STATUS_OK) s = sl_graph_forecast(g, bytes);
-  sl_graph_release(g);
-  if (s == SL_STATUS_OK) *bytes += fixed_bytes(o);
-  return s;
+  uint64_t sum = fixed_bytes(o);
+  SL_TRY(forecast_program(ctx, o, true, &sum));
+  if (o->holdout) SL_TRY(forecast_program(ctx, o, false, &sum));
+  *bytes = sum;
+  return SL_STATUS_OK;
 }

@@ -36,9 +36,14 @@ typedef struct sl_train_options {
   uint32_t seed;
   bool flip;      /* horizontal, each with probability 1/2 */
   bool recompute; /* compute blocks again in backward instead of keeping them */
+  sl_precision precision;
+  sl_dataset *holdout; /* for sl_trainer_evaluate; NULL: none */
+  int loader_threads;  /* that read batches ahead; 0: none; negative: one where images must be decoded */
 } sl_train_options;
 
-/* lr 1e-4, betas 0.9 and 0.999, eps 1e-8, one EMA of 0.9999 with warm-up, batch 1. */
+#define SL_T_BINS 10 /* equal parts of the diffusion's steps, for losses by timestep */
+
+/* lr 1e-4, betas 0.9 and 0.999, eps 1e-8, one EMA of 0.9999 with warm-up, batch 1, loader as needed. */
 sl_train_options sl_train_defaults(void);
 
 typedef struct sl_step_result {
@@ -61,6 +66,14 @@ void sl_trainer_free(sl_trainer *tr);
 SL_MUST_USE sl_status sl_trainer_step(sl_trainer *tr, sl_step_result *r);
 SL_MUST_USE sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *r);
 int64_t sl_trainer_steps_done(const sl_trainer *tr);
+/* Goes on as a trainer that has done `steps`, once its arrays hold what that one's held: draws, data position, bias
+ * corrections and EMA warm-up follow from the number alone. ARG: negative. */
+SL_MUST_USE sl_status sl_trainer_restore(sl_trainer *tr, int64_t steps);
+/* Sums of the per-sample losses since the last call by bin of t, and how many they were; starts new ones. */
+void sl_trainer_take_bins(sl_trainer *tr, double sum[SL_T_BINS], int64_t count[SL_T_BINS]);
+/* Mean loss over the held-out images with the flat weights (NULL: the trainer's): each image at one t, the t spread
+ * evenly over the steps, with noise that is the same at each call; nothing is dropped. ARG without such images. */
+SL_MUST_USE sl_status sl_trainer_evaluate(sl_trainer *tr, sl_tensor *weights, double *loss);
 /* Per-sample values of the last step, f32 [batch], borrowed: which is 0 loss, 1 mse, 2 vb. */
 sl_tensor *sl_trainer_per_sample(sl_trainer *tr, int which);
 /* The gradients of the last step (before clipping), flat: kept only when asked for before the step. */

@@ -1,5 +1,7 @@
--- Checkpoints: one .safetensors file that holds weights, averages and tables, and in its metadata everything needed to use them.
+-- Checkpoints: one .safetensors file that holds weights, averages, optimizer and tables, and in its metadata everything needed to
+-- use them and to go on. A digest of the whole file is checked whenever it is read.
 local core = require "sluice.core"
+local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -7,30 +9,38 @@ local json = sluice.json
 local FORMAT = "sluice-checkpoint-1"
 local checkpoint = {}
 
-local function add_all(tensors, prefix, parts)
-  for name, t in pairs(parts) do tensors[prefix .. name] = t end
+local function add_all(tensors, prefix, parts, dtype)
+  for name, t in pairs(parts) do tensors[prefix .. name] = dtype and t:to(dtype) or t end
 end
 
 local function decay_text(decay)
   return ("%.10g"):format(decay)
 end
 
--- Writes what a run reached. extra: recipe (source text), parameters, weight (list over t).
-function checkpoint.save(path, run, extra)
+-- s: model, diffusion, weights (flat), and what there is of: ema { {decay, weights} … }, exp_avg, exp_avg_sq (flat), weight (list over
+-- t), step, seconds, seed, batch, sample, parameters, settings, recipe (text). dtype: of the weights in the file, "f32".
+function checkpoint.save(path, s, dtype)
   local tensors, decays = {}, {}
-  add_all(tensors, "model.", run.model:state())
-  for i, e in ipairs(run.ema) do
+  dtype = dtype ~= "f32" and dtype or nil
+  add_all(tensors, "model.", s.model:parts(s.weights), dtype)
+  for i, e in ipairs(s.ema or {}) do
     decays[i] = decay_text(e.decay)
-    add_all(tensors, "ema." .. decays[i] .. ".", run.model:parts(e.weights))
+    add_all(tensors, "ema." .. decays[i] .. ".", s.model:parts(e.weights), dtype)
   end
-  for i, mask in ipairs(run.model:tables()) do tensors["tables.mask." .. i - 1] = mask end
-  if extra.weight then tensors["tables.weight"] = sluice.tensor(extra.weight) end
-  local process, betas = run.diffusion:describe()
+  for _, k in ipairs { "exp_avg", "exp_avg_sq" } do
+    if s[k] then add_all(tensors, "optimizer." .. k .. ".", s.model:parts(s[k])) end
+  end
+  for i, mask in ipairs(s.model:tables()) do tensors["tables.mask." .. i - 1] = mask end
+  if s.weight then tensors["tables.weight"] = sluice.tensor(s.weight) end
+  local process, betas = s.diffusion:describe()
   if betas then tensors["tables.betas"] = betas end
+  local step = s.step or 0
   local meta = {
-    format = FORMAT, version = sluice.version, step = tostring(run.steps), ema = json.encode(decays),
-    architecture = json.encode(run.model:describe()), diffusion = json.encode(process),
-    sample = json.encode(run.sample_settings), recipe = extra.recipe or "", parameters = json.encode(extra.parameters or {}),
+    format = FORMAT, version = sluice.version, step = tostring(step), ema = json.encode(decays), digest = "",
+    data_position = tostring(step * (s.batch or 0)), seed = tostring(s.seed or 0), seconds = tostring(s.seconds or 0),
+    architecture = json.encode(s.model:describe()), diffusion = json.encode(process),
+    sample = json.encode(s.sample or {}), recipe = s.recipe or "", parameters = json.encode(s.parameters or {}),
+    settings = json.encode(s.settings or {}),
   }
   checkpoint.write(path, tensors, meta)
 end
@@ -41,9 +51,13 @@ function checkpoint.write(path, tensors, meta)
   if not ok then error(message, 0) end
 end
 
-local function read(path, level)
+local function read(path)
   local tensors, meta = sluice.io.load(path)
-  if not tensors then error("sluice.load: " .. meta, level and level + 1 or 0) end
+  if not tensors then error("sluice.load: " .. meta, 0) end
+  -- Reading checks a digest that is there; damage must not make it disappear.
+  if meta.format and not tostring(meta.digest):match "^xxh3:%x+$" then
+    error(("sluice.load: %s: it is damaged: its digest is missing"):format(path), 0)
+  end
   return tensors, meta
 end
 
@@ -55,18 +69,6 @@ local function strip(tensors, prefix)
   return parts
 end
 
-local function file_of(path)
-  local inside = path .. "/checkpoint.safetensors"
-  return core.exists(inside) and inside or path
-end
-
--- The parameters of a checkpoint or an export, by bare name: the first EMA's if `ema`, else the model's.
-function checkpoint.state(path)
-  local tensors, meta = read(file_of(path))
-  if meta.format == nil then return tensors end
-  return strip(tensors, "model.")
-end
-
 local ROUTINGS = {
   none = function() return nil end,
   dtr = function(r) return sluice.routing.dtr { alpha = r.alpha, beta = r.beta, variant = r.variant } end,
@@ -76,46 +78,145 @@ local ROUTINGS = {
 -- The model that model:describe told of; masks: its tables where no formula gives them back.
 local function model_of(architecture, masks)
   local kind, routing = architecture.kind, architecture.routing
-  if kind ~= "dit" then error(("sluice.load: the architecture is %s, this version knows dit"):format(tostring(kind)), 3) end
+  if kind ~= "dit" then error(("the architecture is %s, this version knows dit"):format(tostring(kind)), 0) end
   architecture.kind = nil
   if #masks > 0 then
     for i, m in ipairs(masks) do masks[i] = m:reshape { 1, table.unpack(m:shape()) } end
     architecture.routing = sluice.routing.table(core.join(masks))
   else
-    local make = ROUTINGS[routing.kind] or error(("sluice.load: there is no routing %s"):format(tostring(routing.kind)), 3)
+    local make = ROUTINGS[routing.kind] or error(("there is no routing %s"):format(tostring(routing.kind)), 0)
     architecture.routing = make(routing)
   end
   return sluice.dit(architecture)
 end
 
--- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, meta }
-function checkpoint.load(path)
-  if type(path) ~= "string" then
-    error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)
-  end
-  path = file_of(path)
-  local tensors, meta = read(path, 2)
-  if meta.format == nil then
-    error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 2)
-  end
-  if meta.format ~= FORMAT then
-    error(("sluice.load: %s has format %s, this version reads %s"):format(path, meta.format, FORMAT), 2)
-  end
+local function masks_of(tensors)
   local masks, i = {}, 0
   while tensors["tables.mask." .. i] do
     masks[i + 1] = tensors["tables.mask." .. i]
     i = i + 1
   end
-  local model = model_of(json.decode(meta.architecture), masks)
+  return masks
+end
+
+local function assemble(tensors, meta)
+  local model = model_of(json.decode(meta.architecture), masks_of(tensors))
   model:load_state(strip(tensors, "model."))
   local loaded = {
     model = model, diffusion = core.diffusion_from(json.decode(meta.diffusion), tensors["tables.betas"]),
-    sample = json.decode(meta.sample), ema = {}, meta = meta, path = path,
+    sample = json.decode(meta.sample), ema = {}, step = math.tointeger(tonumber(meta.step)) or 0,
   }
   for k, decay in ipairs(json.decode(meta.ema)) do
     loaded.ema[k] = { decay = tonumber(decay), weights = model:flatten(strip(tensors, "ema." .. decay .. ".")) }
   end
   return loaded
+end
+
+local function load_file(path)
+  local tensors, meta = read(path)
+  if meta.format == nil then
+    error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 0)
+  end
+  if meta.format ~= FORMAT then
+    error(("sluice.load: %s has format %s, this version reads %s"):format(path, meta.format, FORMAT), 0)
+  end
+  local ok, loaded = pcall(assemble, tensors, meta)
+  if not ok then error(("sluice.load: %s: %s"):format(path, (tostring(loaded):gsub("^[^\n]-:%d+: ", ""))), 0) end
+  loaded.meta, loaded.path, loaded.tensors = meta, path, tensors
+  return loaded
+end
+
+-- The newest of a run's checkpoints that `read_one` can read; the damaged ones are named.
+local function newest(folder, read_one)
+  local list = folder:checkpoints()
+  if #list == 0 then error(("%s has no checkpoint yet"):format(folder.dir), 0) end
+  local fault
+  for i, c in ipairs(list) do
+    local ok, result = pcall(read_one, c.path)
+    if ok then
+      if i > 1 then io.stderr:write(("sluice: warning: %s; using %s, of step %d\n"):format(fault, c.path, c.step)) end
+      return result
+    end
+    fault = tostring(result)
+    io.stderr:write(i < #list and "" or ("sluice: warning: %s\n"):format(fault))
+  end
+  error(("%s: none of its %d checkpoints can be read; the last: %s"):format(folder.dir, #list, fault), 0)
+end
+
+-- The parameters of a checkpoint, a run or an export, by bare name.
+function checkpoint.state(path)
+  local function state(file)
+    local tensors, meta = read(file)
+    return meta.format == nil and tensors or strip(tensors, "model.")
+  end
+  if run_folder.is_run(path) then return newest(run_folder.open(path), state) end
+  return state(path)
+end
+
+local function load_any(path)
+  local loaded = run_folder.is_run(path) and newest(run_folder.open(path), load_file) or load_file(path)
+  return loaded
+end
+
+-- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }; path: a checkpoint or a run, of
+-- which the newest checkpoint that is whole is taken
+function checkpoint.load(path)
+  if type(path) ~= "string" then
+    error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)
+  end
+  local ok, loaded = pcall(load_any, path)
+  if not ok then error(loaded, 2) end
+  loaded.tensors = nil
+  return loaded
+end
+
+-- The flat weights of the EMA with this decay; the first one's for nil, nil (the model's own) for "none".
+function checkpoint.ema(list, want)
+  if want == "none" then return nil end
+  if want == nil then return list[1] and list[1].weights end
+  local have = {}
+  for _, e in ipairs(list) do
+    if e.decay == tonumber(want) then return e.weights end
+    have[#have + 1] = decay_text(e.decay)
+  end
+  error(("ema is %s, there are %s or none"):format(tostring(want), #have > 0 and table.concat(have, ", ") or "no EMAs"), 0)
+end
+
+local function fill(trainer, tensors, prefix, array)
+  local parts = strip(tensors, prefix)
+  for name, t in pairs(trainer:array(array)) do
+    if not parts[name] then error(("has no tensor %s%s"):format(prefix, name), 0) end
+    local ok, fault = pcall(core.assign, t, parts[name])
+    if not ok then error(("%s%s %s"):format(prefix, name, fault), 0) end
+  end
+end
+
+-- Brings a trainer to where the newest whole checkpoint of the folder was; its step and the seconds spent until then.
+-- decays: the EMAs, in the trainer's order.
+function checkpoint.restore(folder, trainer, decays)
+  return table.unpack(newest(folder, function(path)
+    local tensors, meta = read(path)
+    local ok, fault = pcall(function()
+      fill(trainer, tensors, "model.", "params")
+      fill(trainer, tensors, "optimizer.exp_avg.", "exp_avg")
+      fill(trainer, tensors, "optimizer.exp_avg_sq.", "exp_avg_sq")
+      for i, decay in ipairs(decays) do fill(trainer, tensors, "ema." .. decay_text(decay) .. ".", "ema." .. i - 1) end
+    end)
+    if not ok then error(("%s: %s"):format(path, tostring(fault)), 0) end
+    local step = math.tointeger(tonumber(meta.step)) or error(path .. ": has no step", 0)
+    trainer:restore(step)
+    return { step, tonumber(meta.seconds) or 0 }
+  end))
+end
+
+-- Writes a loaded checkpoint without its optimizer: the model's weights are those of one EMA. o: ema, dtype
+function checkpoint.export(path, loaded, o)
+  local weights = checkpoint.ema(loaded.ema, o and o.ema) or loaded.model:flatten(loaded.model:state())
+  checkpoint.save(path, {
+    model = loaded.model, diffusion = loaded.diffusion, weights = weights, sample = loaded.sample, step = loaded.step,
+    recipe = loaded.meta.recipe, parameters = json.decode(loaded.meta.parameters), settings = json.decode(loaded.meta.settings or "{}"),
+    seed = tonumber(loaded.meta.seed) or 0,
+  }, o and o.dtype or "f32")
 end
 
 return checkpoint

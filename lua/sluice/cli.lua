@@ -1,13 +1,13 @@
--- The program's commands beyond running Lua: train, sample, inspect, doctor. Loaded only when one of them is called.
+-- The program's commands beyond running Lua: train, sample, export, pack, inspect, doctor. Loaded only when one of them is called.
 local sluice = require "sluice"
 local core = require "sluice.core"
 local checkpoint = require "sluice.checkpoint"
 
 local cli = {}
 
-local function fail(message)
+local function fail(message, status)
   io.stderr:write("sluice: ", message, "\n")
-  os.exit(1, true)
+  os.exit(status or 1, true)
 end
 
 local function parser(name, description)
@@ -66,9 +66,7 @@ local function join_negative(args)
 end
 
 local function load_recipe(path)
-  local chunk, message = loadfile(path, "t")
-  if not chunk then fail(message) end
-  local r = chunk("train")
+  local r = require("sluice.code").load_recipe(path)
   if not require("sluice.recipe").is(r) then
     fail(("%s does not return a recipe; its last line should be `return recipe`"):format(path))
   end
@@ -76,15 +74,23 @@ local function load_recipe(path)
 end
 
 local function train(args)
-  local p = parser("train", "Trains as a recipe says.")
-  p:argument("recipe", "a Lua file that returns a sluice.recipe")
+  local p = parser("train", "Trains as a recipe says, or goes on with a run.")
+  p:argument("recipe", "a Lua file that returns a sluice.recipe"):args "?"
   p:option("--set", "changes one of the recipe's defaults"):argname("key=value"):count("*")
   p:option("--out", "folder of the run (runs/NAME-0001)"):argname("DIR")
+  p:option("--resume", "goes on with the run in DIR, by its stored recipe unless one is given"):argname("DIR"):args "?"
   machine_options(p)
   p:flag("--quiet", "no progress line")
+  p:epilog("Examples:\n  sluice train recipes/quickstart.lua --set steps=2000 --out runs/short\n  sluice train --resume runs/short")
   local o = p:parse(args)
   use_machine(o)
-  local run = sluice.train(load_recipe(o.recipe), { set = settings(o.set), out = o.out, device = o.device, quiet = o.quiet })
+  local resume = o.resume and (o.resume[1] or o.resume[1] == nil and o.out)
+  if o.resume and not resume then fail("train: --resume: which run? sluice train --resume DIR") end
+  if not o.recipe and not resume then fail("train: which recipe? sluice train RECIPE, or sluice train --resume DIR") end
+  if resume and o.out and resume ~= o.out then fail("train: --out and --resume name different folders") end
+  local run = sluice.train(o.recipe and load_recipe(o.recipe), {
+    set = settings(o.set), out = not resume and o.out or nil, resume = resume, device = o.device, quiet = o.quiet,
+  })
   if run.last then
     print(("%s: %d steps, last loss %.4f"):format(run.dir, run.steps, run.last.loss))
   end
@@ -128,17 +134,6 @@ local SAMPLE_FIELDS = {
   "precision",
 }
 
-local function ema_of(loaded, want)
-  if want == "none" then return nil end
-  if want == nil then return loaded.ema[1] and loaded.ema[1].weights end
-  local have = {}
-  for _, e in ipairs(loaded.ema) do
-    if e.decay == tonumber(want) then return e.weights end
-    have[#have + 1] = tostring(e.decay)
-  end
-  fail(("--ema %s: the checkpoint has %s, or none"):format(want, #have > 0 and table.concat(have, ", ") or "no EMA"))
-end
-
 -- Refused before the work: a name or folder that images cannot be written to.
 local function check_output(path)
   if not (path:match("%.png$") or path:match("%.npz$")) then fail(("-o %s: expected a name that ends in .png or .npz"):format(path)) end
@@ -174,7 +169,7 @@ local function sample(args)
   for _, name in ipairs(SAMPLE_FIELDS) do
     if o[name] ~= nil and name ~= "ema" then settings_used[name] = field_value(name, o[name]) end
   end
-  settings_used.ema = ema_of(loaded, o.ema)
+  settings_used.ema = checkpoint.ema(loaded.ema, o.ema or settings_used.ema)
   if o.n then
     settings_used.n = o.n
     if type(settings_used.labels) == "table" then settings_used.labels = "balanced" end
@@ -190,10 +185,63 @@ local function sample(args)
   print(("%s: %d images"):format(o.output, #images))
 end
 
+local function export(args)
+  local p = parser("export", "Writes a run's or checkpoint's weights alone, ready to be sampled: one EMA, no optimizer.")
+  p:argument("source", "a run's folder or a checkpoint")
+  p:argument("output", "a name that ends in .safetensors")
+  p:option("--ema", "the decay of the EMA, or none (the first EMA)")
+  p:option("--dtype", "of the weights: f32 or bf16"):choices { "f32", "bf16" }:default "f32"
+  local o = p:parse(args)
+  if not o.output:match("%.safetensors$") then fail(("%s: expected a name that ends in .safetensors"):format(o.output)) end
+  checkpoint.export(o.output, sluice.load(o.source), { ema = o.ema, dtype = o.dtype })
+  print(("%s: the weights of %s"):format(o.output, o.source))
+end
+
+local function source_of(path, o)
+  if path:match("%.np[zy]$") or path:match("%.safetensors$") then return sluice.data.npz(path) end
+  if path:match("%.pack$") then return sluice.data.pack(path, { on_bad = o.on_bad }) end
+  return sluice.data.folder(path, { size = o.size, channels = o.channels, index = o.index, on_bad = o.on_bad })
+end
+
+local function pack(args)
+  local p = parser("pack", "Packs a folder of PNG and JPEG files, or an .npz, into one file for sluice.data.pack.")
+  p:argument("source", "a folder (a subfolder per class, or an index.tsv with the columns file, class, caption), or an .npz")
+  p:argument("output", "the pack")
+  p:option("--size", "images become N x N: guided-diffusion's center_crop_arr"):argname("N"):convert(integer)
+  p:option("--channels", "3, or 1 for grey"):convert(integer)
+  p:option("--index", "a table of the images in place of index.tsv"):argname("FILE")
+  p:option("--on_bad", "what to do about images that cannot be read: refuse (the default) or skip, naming them"):choices { "refuse", "skip" }
+  p:option("--level", "of zstd, 1 to 19 (19)"):convert(integer)
+  p:option("--note", "source and licence, kept in the pack")
+  p:flag("--quiet", "no progress line")
+  p:epilog("Example:\n  sluice pack photos photos.pack --size 64 --on_bad skip --note 'mine, CC0'")
+  local o = p:parse(args)
+  local d = source_of(o.source, o)
+  local line = require("sluice.progress").new { total = #d, now = core.clock, tty = core.isatty(), quiet = o.quiet }
+  d:pack(o.output, { level = o.level, note = o.note, progress = function(done) line:update(done) end })
+  line:finish()
+  print(("%s: %d images %s%s"):format(o.output, #d, table.concat(d:shape(), "x"),
+    d:classes() > 0 and (", %d classes"):format(d:classes()) or ""))
+end
+
+local function inspect_pack(path)
+  local d = sluice.data.pack(path)
+  local labels = {}
+  for i = 1, #d do
+    local _, label = d:get(i)
+    if label then labels[label] = (labels[label] or 0) + 1 end
+  end
+  local names = d:names() or {}
+  print(("%d images u8 [%s], digest %s"):format(#d, table.concat(d:shape(), ","), d:digest()))
+  if d:note() ~= "" then print("# " .. d:note()) end
+  for k = 0, d:classes() - 1 do print(("class %d%s: %d"):format(k, names[k + 1] and " " .. names[k + 1] or "", labels[k] or 0)) end
+end
+
 local function inspect(args)
   local p = parser("inspect", "Lists what is in a tensor file.")
-  p:argument("file", ".safetensors, .npz or .npy")
+  p:argument("file", ".safetensors, .npz, .npy or a pack")
   local o = p:parse(args)
+  if o.file:match("%.pack$") then return inspect_pack(o.file) end
   local tensors, meta = sluice.io.load(o.file)
   if not tensors then fail(meta) end
   local names, total = {}, 0
@@ -227,7 +275,7 @@ local function told(message)
   return table.concat(lines, "\n")
 end
 
-local COMMANDS = { train = train, sample = sample, inspect = inspect, doctor = doctor }
+local COMMANDS = { train = train, sample = sample, export = export, pack = pack, inspect = inspect, doctor = doctor }
 
 -- args[1] is the command's name.
 function cli.main(args)
@@ -240,7 +288,7 @@ function cli.main(args)
     fail(("there is no command %s; there are %s"):format(tostring(args[1]), table.concat(names, ", ")))
   end
   local ok, message = xpcall(command, told, join_negative(table.move(args, 2, #args, 1, {})))
-  if not ok then fail(message) end
+  if not ok then fail(message, tostring(message):match("^interrupted") and 130) end
 end
 
 return cli

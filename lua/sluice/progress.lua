@@ -8,23 +8,25 @@ local function clock_text(seconds)
   return ("%d:%02d"):format(seconds // 60, seconds % 60)
 end
 
--- now: a function giving seconds; tty: whether to rewrite the line; quiet: print nothing.
+-- total: where it ends; first: where it begins (0); per: units worked on for each of them (1); unit: their name; now: a function
+-- giving seconds; tty: whether to rewrite the line; quiet: print nothing.
 function progress.new(o)
   return setmetatable({
-    total = o.total, unit = o.unit or "images", now = o.now, tty = o.tty, quiet = o.quiet,
+    total = o.total, first = o.first or 0, per = o.per or 1, unit = o.unit or "images", now = o.now, tty = o.tty, quiet = o.quiet,
     every = o.tty and 0.2 or 10, start = o.now(), last = -math.huge, out = o.out or io.stderr, width = 0,
   }, progress)
 end
 
--- done: how many of total; count: units worked on so far; text: what else to say.
-function progress:update(done, count, text)
+-- done: how far it is; text: what else to say; more: what to say at the end of the line.
+function progress:update(done, text, more)
   local now = self.now()
   if self.quiet or (now - self.last < self.every and done < self.total) then return end
   self.last = now
-  local spent = now - self.start
-  local rate = spent > 0 and count / spent or 0
-  local eta = done > 0 and spent / done * (self.total - done) or 0
-  local line = ("%d/%d  %s  %.3g %s/s  %s, %s left"):format(done, self.total, text, rate, self.unit, clock_text(spent), clock_text(eta))
+  local spent, did = now - self.start, done - self.first
+  local rate = spent > 0 and did * self.per / spent or 0
+  local eta = did > 0 and spent / did * (self.total - done) or 0
+  local line = ("%d/%d  %s%.3g %s/s  %s, %s left%s"):format(done, self.total, text and text .. "  " or "", rate, self.unit,
+    clock_text(spent), clock_text(eta), more and "  " .. more or "")
   if self.tty then
     self.out:write("\r", line, (" "):rep(math.max(0, self.width - #line)))
     self.width = #line
@@ -34,8 +36,17 @@ function progress:update(done, count, text)
   self.out:flush()
 end
 
+-- Makes room for other lines; the next update writes the line anew.
+function progress:clear()
+  if self.tty and not self.quiet and self.width > 0 then
+    self.out:write("\r", (" "):rep(self.width), "\r")
+    self.out:flush()
+    self.width, self.last = 0, -math.huge
+  end
+end
+
 function progress:finish()
-  if self.tty and not self.quiet then self.out:write("\n") end
+  if self.tty and not self.quiet and self.width > 0 then self.out:write("\n") end
 end
 
 return progress

@@ -9,9 +9,17 @@ local TOP = { "name", "data", "model", "diffusion", "loss", "optimizer", "ema", 
 local PARTS = {
   optimizer = { "lr", "betas", "eps", "weight_decay", "clip", "schedule" },
   ema = { "decays", "warmup" },
-  train = { "steps", "batch", "micro_batch", "seed", "flip", "t_sampler", "recompute" },
-  sample = { "n", "labels", "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "batch", "columns" },
+  train = {
+    "steps", "batch", "micro_batch", "precision", "residual", "seed", "flip", "t_sampler", "recompute", "holdout", "every", "keep",
+    "loader",
+  },
+  sample = {
+    "n", "labels", "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "batch", "columns", "ema",
+    "precision",
+  },
 }
+
+local TRAIN_PARTS = { every = { "metric", "checkpoint", "sample", "holdout" }, keep = { "last", "every" } }
 
 local function parse(text, default, key)
   local kind = type(default)
@@ -64,6 +72,9 @@ function Recipe:resolve(set)
   fields.check(d, TOP, "recipe", 1)
   for part, names in pairs(PARTS) do
     if d[part] ~= nil then fields.check(d[part], names, "recipe." .. part, 1) end
+  end
+  for part, names in pairs(TRAIN_PARTS) do
+    if d.train and d.train[part] ~= nil then fields.check(d.train[part], names, "recipe.train." .. part, 1) end
   end
   for _, need in ipairs { "data", "model", "diffusion", "train" } do
     if d[need] == nil then error(("recipe: %s is missing"):format(need), 0) end

@@ -72,10 +72,6 @@ local function check_kinds(o, what, level)
   if o.on_step ~= nil and type(o.on_step) ~= "function" then
     error(("%s: on_step is %s, expected a function(s)"):format(what, tostring(o.on_step)), level)
   end
-  local precision = o.model:describe().precision
-  if o.precision ~= nil and o.precision ~= precision then
-    error(('%s: precision is %s, but the model was made with precision = "%s"'):format(what, tostring(o.precision), precision), level)
-  end
   if o.init ~= nil and o.mask == nil and (o.start == nil or o.start == 0) then
     error(what .. ": init is given, but neither start (the step to begin from) nor mask, so it would change nothing", level)
   end
@@ -112,7 +108,7 @@ local function resolve(o, what, level)
     model = o.model, diffusion = diffusion_of(o, level), n = n, seed = seed, params = o.ema,
     labels = labels_of(o, n, o.model:info().classes, seed, level),
     cfg = get(o, "cfg", "number", 1, what, level), cfg_channels = get(o, "cfg_channels", "integer", 0, what, level),
-    cfg_lo = lo, cfg_hi = hi,
+    cfg_lo = lo, cfg_hi = hi, precision = get(o, "precision", "string", nil, what, level),
     kind = get(o, "sampler", "string", "ddpm", what, level), eta = get(o, "eta", "number", 0, what, level),
     clip = get(o, "clip", "boolean", false, what, level), noise = o.noise, init = o.init, mask = o.mask,
     start = get(o, "start", "integer", 0, what, level),

@@ -1,167 +1,330 @@
--- sluice.train: a recipe, run.
-local core = require "sluice.core"
+-- sluice.train: a recipe, run; and a run, gone on with.
 local checkpoint = require "sluice.checkpoint"
+local code = require "sluice.code"
+local core = require "sluice.core"
 local fields = require "sluice.fields"
 local progress = require "sluice.progress"
 local recipe = require "sluice.recipe"
+local run_folder = require "sluice.run_folder"
 local sample = require "sluice.sample"
-local timesteps = require "sluice.timesteps"
-local weight = require "sluice.weight"
+local settings = require "sluice.settings"
+local sluice = require "sluice"
+local train_options = require "sluice.train_options"
 
-local get = fields.get
+local function say(run, text)
+  if run.line then run.line:clear() end
+  if not run.quiet then io.stderr:write(text, "\n") end
+end
+
+local function warn(run, text)
+  if run.line then run.line:clear() end
+  io.stderr:write("sluice: warning: ", text, "\n")
+end
 
 local Run = {}
 Run.__index = Run
 Run.__name = "sluice.run"
 
--- Samples with the recipe's own settings and EMA; o overrides.
+-- Samples with the recipe's own settings and EMA; o overrides. ema: a decay, "none", or weights.
 function Run:sample(o)
-  local all = { model = self.model, diffusion = self.diffusion, ema = self.ema[1] and self.ema[1].weights }
+  local all = { model = self.model, diffusion = self.diffusion }
   for k, v in pairs(self.sample_settings) do all[k] = v end
   for k, v in pairs(o or {}) do all[k] = v end
+  if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(self.ema, all.ema) end
   all.columns = nil
   return sample.run(all)
 end
 
-local function schedule_table(f, steps)
-  if f == nil then return nil end
-  if type(f) ~= "function" then error("recipe.optimizer: schedule must be a function(step, total)", 0) end
-  local values = {}
-  for i = 1, steps do
-    local v = f(i - 1, steps)
-    if type(v) ~= "number" or v ~= v or v < 0 or v == math.huge then
-      error(("recipe.optimizer: schedule(%d, %d) gives %s, expected a finite number not below 0"):format(i - 1, steps, tostring(v)), 0)
-    end
-    values[i] = v
-  end
-  return values
+-- --- what is written ---
+
+local function save(run)
+  local path = run.folder:checkpoint_path(run.steps)
+  run.folder:event { event = "checkpoint begins", step = run.steps, path = path }
+  checkpoint.save(path, {
+    model = run.model, diffusion = run.diffusion, weights = run.trainer:flat "params", ema = run.ema,
+    exp_avg = run.trainer:flat "exp_avg", exp_avg_sq = run.trainer:flat "exp_avg_sq", weight = run.options.weight,
+    step = run.steps, seconds = run.seconds, seed = run.options.seed, batch = run.options.batch, sample = run.sample_settings,
+    parameters = run.parameters, settings = run.settings, recipe = run.source,
+  })
+  run.folder:event { event = "checkpoint written", step = run.steps, path = path }
+  run.saved = run.steps
+  run.folder:prune(run.plan.keep)
 end
 
-local function loss_parts(loss, d)
-  if loss == nil then return nil, nil end
-  if weight.is(loss) then return loss:table(d), nil end
-  if type(loss) == "function" then return nil, loss end
-  if type(loss) == "table" and type(loss[1]) == "function" then -- a loss of its own and a weight for it to use
-    fields.check(loss, { 1, "weight" }, "recipe.loss", 0)
-    if loss.weight and not weight.is(loss.weight) then error("recipe.loss: weight must be a sluice.weight", 0) end
-    return loss.weight and loss.weight:table(d), loss[1]
+-- The model's pictures at this step, of the same noise and labels each time; false where its channels are no picture's.
+local function preview(run)
+  local channels = run.model:info().in_channels
+  if channels ~= 1 and channels ~= 3 then return false end
+  local s = run.sample_settings
+  local listed = type(s.labels) == "table"
+  local images = run:sample {
+    n = not listed and math.min(s.n or 16, 100) or nil, seed = s.seed or run.options.seed,
+    on_step = function() return not (core.stop_asked and core.stop_asked()) end,
+  }
+  if core.stop_asked and core.stop_asked() then return false end
+  local path = run.folder:sample_path(run.steps)
+  sluice.save_png(path, images, { columns = s.columns })
+  if core.isatty() and not run.quiet and core.draw then
+    run.line:clear()
+    core.draw(images, s.columns)
   end
-  error("recipe.loss: expected a sluice.weight, a function(s), or { function(s), weight = … }", 0)
+  return true
 end
 
-local function trainer_options(d)
-  local o, e, t = d.optimizer or {}, d.ema or {}, d.train
-  local betas = get(o, "betas", "table", { 0.9, 0.999 }, "recipe.optimizer", 0)
-  local steps = get(t, "steps", "integer", nil, "recipe.train", 0) or error("recipe.train: steps is missing", 0)
-  if steps < 1 then error(("recipe.train: steps is %d, expected at least 1"):format(steps), 0) end
-  if t.t_sampler ~= nil and not timesteps.is(t.t_sampler) then error("recipe.train: t_sampler must be a sluice.timesteps", 0) end
-  local table_of_weights, loss = loss_parts(d.loss, d.diffusion)
+-- Losses over the held-out images, of the weights and of the first EMA.
+local function evaluate(run)
+  local record = { step = run.steps, holdout = run.trainer:evaluate() }
+  if run.ema[1] then record.holdout_ema = run.trainer:evaluate(run.ema[1].weights) end
+  run.folder:metric(record)
+  run.holdout = record.holdout_ema or record.holdout
+end
+
+-- Means since the last record.
+local Meter = {}
+Meter.__index = Meter
+
+local function new_meter()
+  return setmetatable({ n = 0, loss = 0, mse = 0, vb = 0, norm = 0, largest = 0, start = core.clock() }, Meter)
+end
+
+function Meter:add(r)
+  self.n = self.n + 1
+  for _, k in ipairs { "loss", "mse", "vb" } do self[k] = self[k] + r[k] end
+  self.norm, self.largest = self.norm + r.grad_norm, math.max(self.largest, r.grad_norm)
+end
+
+function Meter:record(run, r)
+  local n, spent = self.n, core.clock() - self.start
   return {
-    model = d.model, diffusion = d.diffusion, data = d.data, weight = table_of_weights, loss = loss,
-    density = t.t_sampler and t.t_sampler:density(d.diffusion),
-    lr = get(o, "lr", "number", 1e-4, "recipe.optimizer", 0), beta1 = betas[1], beta2 = betas[2],
-    eps = get(o, "eps", "number", 1e-8, "recipe.optimizer", 0),
-    weight_decay = get(o, "weight_decay", "number", 0, "recipe.optimizer", 0),
-    clip = get(o, "clip", "number", 0, "recipe.optimizer", 0),
-    schedule = schedule_table(o.schedule, steps),
-    ema = get(e, "decays", "table", { 0.9999 }, "recipe.ema", 0),
-    ema_warmup = get(e, "warmup", "boolean", true, "recipe.ema", 0),
-    batch = get(t, "batch", "integer", 32, "recipe.train", 0),
-    micro_batch = get(t, "micro_batch", "integer", 0, "recipe.train", 0),
-    seed = get(t, "seed", "integer", 0, "recipe.train", 0),
-    flip = get(t, "flip", "boolean", false, "recipe.train", 0),
-    recompute = get(t, "recompute", "boolean", false, "recipe.train", 0),
-  }, steps
+    step = r.step, loss = self.loss / n, mse = self.mse / n, vb = self.vb / n, grad_norm = self.norm / n, grad_norm_max = self.largest,
+    lr = r.lr, images = r.step * run.options.batch, images_per_second = n * run.options.batch / spent,
+    seconds = run.seconds, memory = core.resident(), loss_by_t = run.trainer:bins(),
+  }
 end
 
--- runs/NAME-0001, the first number that is free; or the folder asked for, which must not hold a run already.
-local function make_folder(out, name)
-  if out then
-    if core.exists(out .. "/checkpoint.safetensors") then
-      error(("train: %s holds a run already; name another folder with --out"):format(out), 0)
-    end
-    core.make_dirs(out)
-    return out
-  end
-  for i = 1, 9999 do
-    local dir = ("runs/%s-%04d"):format(name, i)
-    if not core.exists(dir) then
-      core.make_dirs(dir)
-      return dir
-    end
-  end
-  error("train: runs/ holds 9999 runs of this name", 0)
+-- --- the steps ---
+
+local function due(step, every)
+  return every > 0 and step % every == 0
 end
 
-local function write_text(path, text)
-  local f <close> = assert(io.open(path, "w"))
-  assert(f:write(text))
+-- What stands at a step beside the step itself. `last`: nothing comes after it.
+local function keep_books(run, last)
+  local every, step = run.plan.every, run.steps
+  if run.options.holdout and (last or due(step, every.holdout)) then evaluate(run) end
+  if last or due(step, every.checkpoint) then save(run) end
+  if every.sample > 0 and (last or due(step, every.sample)) then preview(run) end
 end
 
-local function read_source(r)
-  local path = r.source:match("^@(.*)")
-  local f = path and io.open(path)
-  if not f then return "" end
-  local text = f:read("a")
-  f:close()
-  return text
-end
-
--- Runs the steps; reached.last is the last one's result.
-local function loop(trainer, steps, batch, line, reached)
-  local losses, kept = 0, 0
-  for i = 1, steps do
-    local r = trainer:step()
-    reached.last = r
+local function loop(run)
+  local plan = run.plan
+  local meter, shown, kept = new_meter(), 0, 0
+  while run.steps < plan.steps do
+    if core.stop_asked and core.stop_asked() then return "asked" end
+    local began = core.clock()
+    local r = run.trainer:step()
+    run.steps, run.last, run.seconds = r.step, r, run.seconds + core.clock() - began
+    meter:add(r)
     kept = math.min(kept + 1, 100) -- a running mean over about the last hundred steps
-    losses = losses + (r.loss - losses) / kept
-    line:update(i, i * batch, ("loss %.4f"):format(losses))
+    shown = shown + (r.loss - shown) / kept
+    if due(run.steps, plan.every.metric) or run.steps == plan.steps then
+      run.folder:metric(meter:record(run, r))
+      meter = new_meter()
+    end
+    run.line:update(run.steps, ("loss %.4f"):format(shown), ("%.0f MiB%s"):format(core.resident() / 1048576,
+      run.holdout and (", held out %.4f"):format(run.holdout) or ""))
+    local before = core.clock()
+    keep_books(run, run.steps == plan.steps)
+    meter.start = meter.start + core.clock() - before -- images/s are the training's alone
+  end
+  return "done"
+end
+
+local function go_on_line(run)
+  return ("sluice train --resume %s"):format(run.dir)
+end
+
+-- Runs to the end, to a Ctrl-C or to an error; what was reached is saved unless it is what went wrong.
+local function run_steps(run)
+  run.line = progress.new {
+    total = run.plan.steps, first = run.steps, per = run.options.batch, now = core.clock, tty = core.isatty(), quiet = run.quiet,
+  }
+  if core.stop_on_interrupt then core.stop_on_interrupt(true) end
+  -- Where the program's own handling of Ctrl-C is not there, an error comes out of the core, and once more from Lua a moment later,
+  -- one level up: hence two calls, one around the other.
+  local _, ok, outcome = pcall(function()
+    local fine, result = pcall(loop, run)
+    return fine, result
+  end)
+  run.line:finish()
+  if ok ~= true then outcome = outcome or ok end
+  run.steps = run.trainer:steps_done()
+  local interrupted = outcome == "asked" or (ok ~= true and tostring(outcome):match("interrupted") ~= nil)
+    or (ok ~= true and tostring(outcome):match("cancelled") ~= nil)
+  if interrupted and run.saved ~= run.steps and run.steps > 0 then save(run) end
+  if core.stop_on_interrupt then core.stop_on_interrupt(false) end
+  run.folder:event { event = interrupted and "interrupted" or ok == true and "ended" or "failed", step = run.steps,
+    reason = ok ~= true and not interrupted and tostring(outcome) or nil }
+  if interrupted then
+    error(("interrupted after step %d of %d; go on with: %s"):format(run.steps, run.plan.steps, go_on_line(run)), 0)
+  elseif ok ~= true then
+    local list = run.folder:checkpoints()
+    error(("%s\n%s"):format(tostring(outcome), list[1]
+      and ("the last checkpoint is %s; go on from there with: %s"):format(list[1].path, go_on_line(run))
+      or "there was no checkpoint yet"), 0)
   end
 end
 
--- Steps done, the last one's result, and the error that ended them early. Ctrl-C may stop the core first and Lua a moment later,
--- one level up: hence two calls, one around the other.
-local function run_steps(trainer, steps, batch, quiet)
-  local line = progress.new { total = steps, now = core.clock, tty = core.isatty(), quiet = quiet }
-  local reached = {}
-  local _, ok, failure = pcall(function()
-    local fine, message = pcall(loop, trainer, steps, batch, line, reached)
-    return fine, message
-  end)
-  line:finish()
-  if ok == true then return trainer:steps_done(), reached.last end
-  return trainer:steps_done(), reached.last, failure or ok
+-- --- starting and going on ---
+
+local function check_device(device)
+  if device ~= nil and device ~= "cpu" and device ~= "auto" then
+    error(('sluice.train: device is "%s"; this build has cpu'):format(tostring(device)), 3)
+  end
+end
+
+-- The recipe's text and modules, as they are now; "" for one that was not made in a file.
+local function code_of(r)
+  local path = r.source:match("^@(.*)")
+  local text = path and code.read(path)
+  if not text then return "", {}, nil end
+  return text, code.required(code.folder_of(path)), core.absolute(path)
+end
+
+local function new_run(d, p, o)
+  local options, plan = train_options.of(d)
+  local run = setmetatable({
+    model = d.model, diffusion = d.diffusion, sample_settings = d.sample or {}, parameters = p, name = d.name or "run",
+    options = options, plan = plan, quiet = o.quiet, steps = 0, seconds = 0, saved = 0, ema = {},
+  }, Run)
+  run.settings = settings.of(d, options, plan)
+  local machine = core.machine()
+  run.machine, run.machine_settings = machine, settings.of_machine(machine)
+  return run
+end
+
+-- Makes what runs, once it is known that it may.
+local function make_trainer(run)
+  run.bytes = train_options.fit(run.options)
+  run.trainer = core.trainer(run.options)
+  for i, decay in ipairs(run.options.ema) do run.ema[i] = { decay = decay, weights = run.trainer:flat("ema." .. i - 1) } end
+end
+
+local function info_of(run, modules, source)
+  local list = {}
+  for name, m in pairs(modules) do list[name] = m.path end
+  return {
+    name = run.name, recipe = source, modules = list, parameters = run.parameters, settings = run.settings, machine = run.machine,
+    machine_settings = run.machine_settings, micro_batch = run.options.micro_batch, bytes = run.bytes, started = os.date "%Y-%m-%d %H:%M:%S",
+  }
+end
+
+local function announce(run)
+  local parts = run.options.micro_batch > 0 and (" in parts of %d"):format(run.options.micro_batch) or ""
+  say(run, ("%s: %s parameters, %s of %d images%s, %.0f MiB, into %s"):format(run.name,
+    core.thousands(select(2, run.model:count())), run.steps > 0 and ("from step %d to %d"):format(run.steps, run.plan.steps)
+    or ("%d steps"):format(run.plan.steps), run.options.batch, parts, run.bytes / 1048576, run.dir))
+end
+
+-- What differs between a stored run and what is asked for now, in words.
+local function differences(info, run)
+  local differ = settings.compare(info.settings, run.settings)
+  local machine = settings.compare(info.machine_settings, run.machine_settings)
+  table.move(machine.warned, 1, #machine.warned, #differ.warned + 1, differ.warned)
+  return differ
+end
+
+local function all_lines(differ)
+  local lines = {}
+  for _, kind in ipairs { "refused", "warned", "free" } do
+    for _, line in ipairs(differ[kind]) do lines[#lines + 1] = "  " .. line end
+  end
+  return lines
+end
+
+local function refuse_existing(dir, run)
+  local folder = run_folder.open(dir)
+  local info, list = folder:info(), folder:checkpoints()
+  local lines = all_lines(differences(info, run))
+  error(("train: %s holds a run already, %s of %d steps%s\ngo on with it: sluice train --resume %s; or name another folder with --out"):format(
+    dir, list[1] and list[1].step or "none", info.settings["train.steps"],
+    #lines > 0 and "; it differs:\n" .. table.concat(lines, "\n") or ", with the same settings", dir), 0)
+end
+
+local function start(r, o)
+  local d, p = r:resolve(o.set)
+  local run = new_run(d, p, o)
+  if o.out and run_folder.is_run(o.out) then refuse_existing(o.out, run) end
+  make_trainer(run)
+  local text, modules, source = code_of(r)
+  run.folder = run_folder.create(o.out, run.name)
+  run.dir, run.source = run.folder.dir, text
+  run.folder:write_code(text, modules)
+  run.folder:write_info(info_of(run, modules, source))
+  run.folder:event { event = "started", step = 0 }
+  return run
+end
+
+-- Sets over the stored parameters; text becomes a value by the recipe's defaults.
+local function merged(stored, set)
+  local all = {}
+  for k, v in pairs(stored or {}) do all[k] = v end
+  for k, v in pairs(set or {}) do all[k] = v end
+  return all
+end
+
+local function go_on(r, o)
+  local folder = run_folder.open(o.resume)
+  local info = folder:info()
+  if not r then
+    if not info.recipe then error(("train: the recipe of %s was not in a file; call sluice.train(recipe, { resume = … })"):format(o.resume), 0) end
+    r = code.load_stored(o.resume, info.recipe, info.modules or {})
+    if not recipe.is(r) then
+      error(("train: %s/recipe.lua does not return a recipe when it is loaded with the argument \"train\""):format(o.resume), 0)
+    end
+  end
+  local d, p = r:resolve(merged(info.parameters, o.set))
+  local run = new_run(d, p, o)
+  run.folder, run.dir = folder, folder.dir
+  local differ = differences(info, run)
+  if #differ.refused > 0 then
+    error(("train: %s cannot go on with other settings:\n  %s\nwhat may change: steps, every, keep, lr and its schedule; "
+      .. "with a warning device, threads, micro_batch, recompute"):format(folder.dir, table.concat(differ.refused, "\n  ")), 0)
+  end
+  if #differ.warned > 0 then
+    warn(run, ("going on, but bits may differ from an undisturbed run: %s"):format(table.concat(differ.warned, "; ")))
+  end
+  run.source = code.read(folder.dir .. "/recipe.lua") or ""
+  folder:remove_leftovers()
+  make_trainer(run)
+  if #folder:checkpoints() > 0 then
+    run.steps, run.seconds = checkpoint.restore(folder, run.trainer, run.options.ema)
+    run.saved = run.steps
+  end
+  folder:trim_metrics(run.steps)
+  info.settings, info.parameters, info.machine, info.machine_settings = run.settings, run.parameters, run.machine, run.machine_settings
+  folder:write_info(info)
+  folder:event { event = "resumed", step = run.steps, changed = #differ.free > 0 and differ.free or nil }
+  return run
 end
 
 local train = {}
 
 -- sluice.train(recipe, { set = {key = value}, out = folder, device = "cpu", quiet = true }) -> run
+-- sluice.train(nil, { resume = folder, set = … }) goes on with a run, by its stored recipe (or the one given).
 function train.run(r, o)
-  if not recipe.is(r) then error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2) end
-  o = fields.check(o or {}, { "set", "out", "device", "quiet" }, "sluice.train", 2)
-  if o.device ~= nil and o.device ~= "cpu" and o.device ~= "auto" then
-    error(('sluice.train: device is "%s"; this build has cpu'):format(tostring(o.device)), 2)
+  o = fields.check(o or {}, { "set", "out", "device", "quiet", "resume" }, "sluice.train", 2)
+  if not recipe.is(r) and not (r == nil and o.resume) then
+    error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2)
   end
-  local d, p = r:resolve(o.set)
-  local options, steps = trainer_options(d)
-  local trainer = core.trainer(options)
-  local dir = make_folder(o.out, d.name or "run")
-  write_text(dir .. "/recipe.lua", read_source(r))
-  if not o.quiet then
-    io.stderr:write(("%s: %s parameters, %d steps of %d images, %.0f MiB, into %s\n"):format(d.name or "run",
-      core.thousands(select(2, d.model:count())), steps, options.batch, trainer:memory() / 1048576, dir))
+  check_device(o.device)
+  local run = o.resume and go_on(r, o) or start(r, o)
+  announce(run)
+  if run.steps >= run.plan.steps then
+    say(run, ("%s has all of its %d steps; more of them: --set steps=…, if its recipe has such a default"):format(run.dir, run.plan.steps))
+    return run
   end
-  local done, last, failure = run_steps(trainer, steps, options.batch, o.quiet)
-  local run = setmetatable({
-    dir = dir, model = d.model, diffusion = d.diffusion, trainer = trainer, steps = done, last = last,
-    sample_settings = d.sample or {}, parameters = p, ema = {},
-  }, Run)
-  for i, decay in ipairs(options.ema) do run.ema[i] = { decay = decay, weights = trainer:flat("ema." .. i - 1) } end
-  checkpoint.save(dir .. "/checkpoint.safetensors", run, { recipe = read_source(r), parameters = p, weight = options.weight })
-  if failure then
-    if done > 0 then io.stderr:write(("stopped after %d steps; what was reached is in %s\n"):format(done, dir)) end
-    error(failure, 0)
-  end
+  run_steps(run)
   return run
 end
 

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "data/dataset.h"
+#include "io/picture.h"
 #include "io/png.h"
 #include "io/tensor_file.h"
 
@@ -381,7 +382,7 @@ static void test_dataset_order(void **state) {
 static void test_digits(void **state) {
   (void)state;
   sl_dataset *d;
-  OK(sl_dataset_from_npz(ctx, "data/digits/digits28.npz", &d));
+  OK(sl_dataset_from_npz(ctx, "tests/data/digits28.npz", &d));
   sl_shape s = sl_dataset_image_shape(d);
   assert_true(sl_shape_equal(&s, &SL_SHAPE(1, 28, 28)));
   assert_int_equal(sl_dataset_count(d), 10000);

@@ -51,3 +51,13 @@ for y0, x0, dy, dx in passes:
             rows += b"\0" + b"".join(bytes((y, x, 100)) for x in range(x0, 10, dx))
 (here / "interlaced.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 9, 8, 2, 0, 0, 1))
                                       + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+# JPEGs, and what Pillow reads from them
+y, x = np.mgrid[0:19, 0:26]
+rgb = np.stack([(x * 9) % 256, (y * 13) % 256, ((x + y) * 6) % 256], -1).astype(np.uint8)
+Image.fromarray(rgb).save(here / "rgb.jpg", quality=85)
+Image.fromarray(rgb[..., 0]).save(here / "grey.jpg", quality=90)
+Image.fromarray(rgb).save(here / "progressive.jpg", quality=85, progressive=True)
+Image.fromarray(rgb).convert("CMYK").save(here / "cmyk.jpg", quality=85)
+read = {name: np.asarray(Image.open(here / f"{name}.jpg").convert("RGB")) for name in ("rgb", "grey", "progressive")}
+np.savez(here / "jpeg.npz", **read, luma=np.asarray(Image.open(here / "rgb.jpg").convert("L")))

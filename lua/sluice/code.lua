@@ -1,0 +1,82 @@
+-- A recipe's Lua files: found beside it by require, stored with its run, and served from there when the run goes on.
+local core = require "sluice.core"
+
+local code = {}
+
+local function paths(folder)
+  return ("%s/?.lua;%s/?/init.lua"):format(folder, folder)
+end
+
+-- The text of a file, or nil and why not.
+function code.read(path)
+  local f <close>, message = io.open(path, "rb")
+  if not f then return nil, message end
+  return f:read "a"
+end
+
+-- The folder of a path as it was given: "." without one.
+function code.folder_of(path)
+  return path:match("^(.*)/[^/]*$") or "."
+end
+
+local searched = {}
+
+-- From now on modules are also looked for in `folder`, after all other places.
+function code.search(folder)
+  if searched[folder] then return end
+  searched[folder] = true
+  table.insert(package.searchers, function(name)
+    local path, tried = package.searchpath(name, paths(folder))
+    if not path then return tried end
+    local chunk, message = loadfile(path, "t")
+    if not chunk then error(("error loading module '%s' from file '%s':\n\t%s"):format(name, path, message), 0) end
+    return chunk, path
+  end)
+end
+
+-- Loads a recipe's file; the recipe, or raises in words.
+function code.load_recipe(path)
+  code.search(code.folder_of(path))
+  local chunk, message = loadfile(path, "t")
+  if not chunk then error(message, 0) end
+  return chunk "train"
+end
+
+-- What has been required from files below `folder`: { name = { path = relative to it, text = } }
+function code.required(folder)
+  local root, found = core.absolute(folder) .. "/", {}
+  for name in pairs(package.loaded) do
+    local path = type(name) == "string" and package.searchpath(name, paths(folder) .. ";" .. package.path)
+    path = path and core.absolute(path)
+    if path and path:sub(1, #root) == root and not name:match("^sluice%f[.%z]") then
+      found[name] = { path = path:sub(#root + 1), text = code.read(path) }
+    end
+  end
+  return found
+end
+
+-- Loads a stored recipe with the modules stored beside it: source's text under its old name, so that it finds its data as before.
+-- modules: { name = path below folder/code }
+function code.load_stored(folder, source, modules)
+  local text, message = code.read(folder .. "/recipe.lua")
+  if not text then error(message, 0) end
+  local root = code.folder_of(source)
+  code.search(root)
+  local function stored(name)
+    local path = modules[name]
+    if not path then return nil end
+    local module = assert(code.read(folder .. "/code/" .. path))
+    return assert(load(module, "@" .. root .. "/" .. path, "t")), path
+  end
+  table.insert(package.searchers, 2, stored)
+  local chunk, fault = load(text, "@" .. source, "t")
+  local ok, result = false, fault
+  if chunk then ok, result = pcall(chunk, "train") end
+  for i, searcher in ipairs(package.searchers) do
+    if searcher == stored then table.remove(package.searchers, i) end
+  end
+  if not ok then error(result, 0) end
+  return result
+end
+
+return code
