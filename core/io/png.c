@@ -200,6 +200,22 @@ sl_status sl_png_write(const char *path, const sl_tensor *images, const sl_png_o
   return status;
 }
 
+sl_status sl_image_grid(const sl_tensor *images, const sl_png_options *options, sl_tensor **out) {
+  sl_png_options o = options ? *options : (sl_png_options){0};
+  layout l;
+  *out = NULL;
+  SL_TRY(check_options(&o));
+  SL_TRY(plan_layout(images, &o, &l));
+  sl_tensor *copy;
+  SL_TRY(sl_tensor_to(images, sl_tensor_dtype(images) == SL_U8 ? SL_U8 : SL_F32, &sl_device_cpu, &copy));
+  sl_status status =
+      sl_tensor_new(sl_tensor_context(images), NULL, SL_U8, &SL_SHAPE(l.out_height, l.out_width, l.channels), out);
+  for (int64_t y = 0; status == SL_STATUS_OK && y < l.out_height; y++)
+    draw_line(&l, copy, o.quant, y, (uint8_t *)sl_tensor_data(*out) + y * l.out_width * l.channels);
+  sl_tensor_release(copy);
+  return status;
+}
+
 /* --- reading --- */
 
 static void on_read(png_structp png, png_bytep to, size_t size) {

@@ -24,6 +24,8 @@ bool sl_png_quant_from_name(const char *name, sl_png_quant *out);
 /* Float images [N,C,H,W] or [C,H,W] in [-1, 1], or u8 images [N,H,W,C] or [H,W,C]; C is 1 or 3. N > 1 makes a grid
  * (torchvision's make_grid). The file appears whole or not at all. NULL options: defaults. SHAPE, DTYPE, ARG, IO. */
 SL_MUST_USE sl_status sl_png_write(const char *path, const sl_tensor *images, const sl_png_options *options);
+/* The same picture as u8 [H,W,C]. */
+SL_MUST_USE sl_status sl_image_grid(const sl_tensor *images, const sl_png_options *options, sl_tensor **out);
 /* u8 [H,W,C]: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Palettes are looked up, 16 bits scaled to 8, 1, 2 and 4
  * widened; gamma is ignored. FORMAT: no PNG, or broken. */
 SL_MUST_USE sl_status sl_png_read(sl_context *ctx, const char *path, sl_tensor **out);

@@ -260,7 +260,7 @@ describe("sampling", function()
       ["model is 3, expected a model"] = { model = 3 }, ["diffusion is 4"] = { diffusion = 4 }, ["ema is 3"] = { ema = 3 },
       ["on_step is 3"] = { on_step = 3 }, ["batch is 0"] = { batch = 0 }, ["steps is 0, expected 1 to 1000"] = { steps = 0 },
       ["steps is 1001"] = { steps = 1001 }, ["cfg_interval is { 5, nil }"] = { cfg_interval = { 5 } },
-      ["cfg_interval is { 9, 5 }"] = { cfg_interval = { 9, 5 } }, ["precision is bf16"] = { precision = "bf16" },
+      ["cfg_interval is { 9, 5 }"] = { cfg_interval = { 9, 5 } }, ["precision is \"f16\""] = { precision = "f16" },
       ["neither start"] = { init = sluice.zeros { 1, 1, 8, 8 } }, ["the images would take"] = { n = 10 ^ 12 // 1 | 0 },
     } do
       assert.truthy(message(o):find(want, 1, true), want)
