@@ -1,6 +1,7 @@
--- Judges samples against the images that a model was trained on, by nearest neighbours in pixels (L2):
---   sluice run recipes/judge.lua RUN|CHECKPOINT [n=200] [seed=1] [cfg=…] …   draws n samples and judges them
--- or, in a recipe's code,  require "judge" (samples, labels, data).
+-- Judges samples against the images that a model was trained on, by nearest neighbours in pixels (L2).
+--   sluice run recipes/judge.lua RUN|CHECKPOINT [seeds=1,2,3] [n=200] [data=PACK] [cfg=…] [steps=…] …
+-- draws n samples per seed, balanced over the classes, and judges each lot and their mean. From Lua:
+--   local judge = require "judge"     judge.judge(samples, labels, data) -> the figures     judge.text(figures)
 --   agreement  share of samples whose nearest training image has the label that was asked for
 --   diversity  mean distance between samples of one class over that of real images of one class
 --   distance   median distance of a sample to the nearest training image over the real images' leave-one-out median
@@ -84,11 +85,14 @@ local function measure_real(rows, labels)
   return { agreement = agree / n, median = median(sluice.tensor(distances)), spread = mean_spread(rows, labels) }
 end
 
+local judge, measured = {}, setmetatable({}, { __mode = "k" })
+
 -- samples f32 [n,C,H,W] in [-1,1] and labels i64 [n]; data: a sluice.data of the training images.
-local function judge(samples, labels, data)
+function judge.judge(samples, labels, data)
   local images, truth = data:all()
   local rows, x = flat(images), flat(samples)
-  local real = measure_real(rows, truth)
+  measured[data] = measured[data] or measure_real(rows, truth)
+  local real = measured[data]
   local d, at = nearest(x, rows)
   local apart = (as_bytes(x) - as_bytes(rows:gather(at))):abs():max(2) -- 0: the same bytes
   return {
@@ -97,4 +101,45 @@ local function judge(samples, labels, data)
   }
 end
 
-return judge
+function judge.text(j)
+  return ("1-nearest-neighbour agreement %.1f%% (real ones among themselves %.1f%%), diversity %.3f, distance %.3f, exact copies %g"):format(
+    100 * j.agreement, 100 * j.real, j.diversity, j.distance, j.copies)
+end
+
+if ... == "judge" then return judge end
+
+local function integer_list(text)
+  local list = {}
+  for word in text:gmatch "[^,]+" do list[#list + 1] = math.tointeger(tonumber(word)) or error(("judge: %s: expected seeds"):format(word), 0) end
+  return list
+end
+
+local function value_of(text)
+  if text == "true" or text == "false" then return text == "true" end
+  local lo, hi = text:match "^([%d.]+),([%d.]+)$"
+  if lo then return { tonumber(lo), tonumber(hi) } end
+  return math.tointeger(tonumber(text)) or tonumber(text) or text
+end
+
+local here = debug.getinfo(1, "S").source:match "^@(.*)recipes/[^/]*$" or ""
+local source, seeds, pack, set = nil, { 1, 2, 3 }, here .. "data/digits/digits.pack", {}
+for _, a in ipairs(arg) do
+  local key, value = a:match "^([%w_]+)=(.*)$"
+  if key == "seeds" then seeds = integer_list(value)
+  elseif key == "data" then pack = value
+  elseif key then set[key] = value_of(value)
+  elseif not source then source = a
+  else error(("judge: %s: expected key=value"):format(a), 0) end
+end
+if not source then error("judge: which run or checkpoint? sluice run recipes/judge.lua RUN", 0) end
+local loaded, data, mean = sluice.load(source), sluice.data.pack(pack), nil
+for _, seed in ipairs(seeds) do
+  local o = { n = 200, labels = "balanced", seed = seed }
+  for k, v in pairs(set) do o[k] = v end
+  local images, labels = loaded:sample(o)
+  local j = judge.judge(images, labels, data)
+  print(("seed %d: %s"):format(seed, judge.text(j)))
+  mean = mean or {}
+  for k, v in pairs(j) do mean[k] = (mean[k] or 0) + v / #seeds end
+end
+if #seeds > 1 then print("mean: " .. judge.text(mean)) end

@@ -99,12 +99,27 @@ local function masks_of(tensors)
   return masks
 end
 
+-- Samples with stored settings; o overrides. ema, in either: a decay, "none", or weights; else the first EMA. of: what has model,
+-- diffusion and ema { {decay, weights} … }.
+function checkpoint.sample(of, settings, o)
+  local all = { model = of.model, diffusion = of.diffusion }
+  for _, t in ipairs { settings, o or {} } do
+    for k, v in pairs(t) do all[k] = v end
+  end
+  if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(of.ema, all.ema) end
+  all.columns = nil
+  return require("sluice.sample").run(all)
+end
+
+-- loaded.sample is the settings, and loaded:sample { … } draws with them.
+local Settings = { __call = function(settings, loaded, o) return checkpoint.sample(loaded, settings, o) end }
+
 local function assemble(tensors, meta)
   local model = model_of(json.decode(meta.architecture), masks_of(tensors))
   model:load_state(strip(tensors, "model."))
   local loaded = {
     model = model, diffusion = core.diffusion_from(json.decode(meta.diffusion), tensors["tables.betas"]),
-    sample = json.decode(meta.sample), ema = {}, step = math.tointeger(tonumber(meta.step)) or 0,
+    sample = setmetatable(json.decode(meta.sample), Settings), ema = {}, step = math.tointeger(tonumber(meta.step)) or 0,
   }
   for k, decay in ipairs(json.decode(meta.ema)) do
     loaded.ema[k] = { decay = tonumber(decay), weights = model:flatten(strip(tensors, "ema." .. decay .. ".")) }
@@ -158,7 +173,7 @@ local function load_any(path)
   return loaded
 end
 
--- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }; path: a checkpoint or a run, of
+-- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws; path: a checkpoint or a run, of
 -- which the newest checkpoint that is whole is taken
 function checkpoint.load(path)
   if type(path) ~= "string" then

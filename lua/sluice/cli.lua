@@ -210,7 +210,7 @@ local function pack(args)
   p:option("--size", "images become N x N: guided-diffusion's center_crop_arr"):argname("N"):convert(integer)
   p:option("--channels", "3, or 1 for grey"):convert(integer)
   p:option("--index", "a table of the images in place of index.tsv"):argname("FILE")
-  p:option("--on_bad", "what to do about images that cannot be read: refuse (the default) or skip, naming them"):choices { "refuse", "skip" }
+  p:option("--on_bad", "images that cannot be read: refuse (the default) or skip them, naming each"):choices { "refuse", "skip" }
   p:option("--level", "of zstd, 1 to 19 (19)"):convert(integer)
   p:option("--note", "source and licence, kept in the pack")
   p:flag("--quiet", "no progress line")

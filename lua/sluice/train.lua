@@ -6,7 +6,6 @@ local fields = require "sluice.fields"
 local progress = require "sluice.progress"
 local recipe = require "sluice.recipe"
 local run_folder = require "sluice.run_folder"
-local sample = require "sluice.sample"
 local settings = require "sluice.settings"
 local sluice = require "sluice"
 local train_options = require "sluice.train_options"
@@ -27,12 +26,7 @@ Run.__name = "sluice.run"
 
 -- Samples with the recipe's own settings and EMA; o overrides. ema: a decay, "none", or weights.
 function Run:sample(o)
-  local all = { model = self.model, diffusion = self.diffusion }
-  for k, v in pairs(self.sample_settings) do all[k] = v end
-  for k, v in pairs(o or {}) do all[k] = v end
-  if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(self.ema, all.ema) end
-  all.columns = nil
-  return sample.run(all)
+  return checkpoint.sample(self, self.sample_settings, o)
 end
 
 -- --- what is written ---
