@@ -29,7 +29,8 @@ local function squared(a, b)
   return (a:square():sum(2, true) + b:square():sum(2):reshape { 1, -1 } - a:matmul(b:permute { 2, 1 }) * 2):clamp(0, math.huge)
 end
 
--- Nearest row of b for each row of a: distances [n] and row numbers (from 0) [n]. first: a are b's rows first …, no neighbours of themselves.
+-- Nearest row of b for each row of a: distances [n] and row numbers (from 0) [n]. first: a are b's rows first …, and no neighbours
+-- of themselves.
 local function nearest(a, b, first)
   local d = squared(a, b)
   if first then
@@ -102,15 +103,17 @@ function judge.judge(samples, labels, data)
 end
 
 function judge.text(j)
-  return ("1-nearest-neighbour agreement %.1f%% (real ones among themselves %.1f%%), diversity %.3f, distance %.3f, exact copies %g"):format(
-    100 * j.agreement, 100 * j.real, j.diversity, j.distance, j.copies)
+  local text = "1-nearest-neighbour agreement %.1f%% (real ones among themselves %.1f%%), diversity %.3f, distance %.3f, exact copies %g"
+  return text:format(100 * j.agreement, 100 * j.real, j.diversity, j.distance, j.copies)
 end
 
 if ... == "judge" then return judge end
 
 local function integer_list(text)
   local list = {}
-  for word in text:gmatch "[^,]+" do list[#list + 1] = math.tointeger(tonumber(word)) or error(("judge: %s: expected seeds"):format(word), 0) end
+  for word in text:gmatch "[^,]+" do
+    list[#list + 1] = math.tointeger(tonumber(word)) or error(("judge: %s: expected seeds"):format(word), 0)
+  end
   return list
 end
 

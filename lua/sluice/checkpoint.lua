@@ -173,8 +173,8 @@ local function load_any(path)
   return loaded
 end
 
--- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws; path: a checkpoint or a run, of
--- which the newest checkpoint that is whole is taken
+-- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws.
+-- path: a checkpoint, or a run, of which the newest checkpoint that is whole is taken.
 function checkpoint.load(path)
   if type(path) ~= "string" then
     error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)

@@ -209,7 +209,8 @@ local function info_of(run, modules, source)
   for name, m in pairs(modules) do list[name] = m.path end
   return {
     name = run.name, recipe = source, modules = list, parameters = run.parameters, settings = run.settings, machine = run.machine,
-    machine_settings = run.machine_settings, micro_batch = run.options.micro_batch, bytes = run.bytes, started = os.date "%Y-%m-%d %H:%M:%S",
+    machine_settings = run.machine_settings, micro_batch = run.options.micro_batch, bytes = run.bytes,
+    started = os.date "%Y-%m-%d %H:%M:%S",
   }
 end
 
@@ -240,8 +241,9 @@ local function refuse_existing(dir, run)
   local folder = run_folder.open(dir)
   local info, list = folder:info(), folder:checkpoints()
   local lines = all_lines(differences(info, run))
-  error(("train: %s holds a run already, %s of %d steps%s\ngo on with it: sluice train --resume %s; or name another folder with --out"):format(
-    dir, list[1] and list[1].step or "none", info.settings["train.steps"],
+  local text = "train: %s holds a run already, %s of %d steps%s\ngo on with it: sluice train --resume %s; "
+    .. "or name another folder with --out"
+  error(text:format(dir, list[1] and list[1].step or "none", info.settings["train.steps"],
     #lines > 0 and "; it differs:\n" .. table.concat(lines, "\n") or ", with the same settings", dir), 0)
 end
 
@@ -271,7 +273,9 @@ local function go_on(r, o)
   local folder = run_folder.open(o.resume)
   local info = folder:info()
   if not r then
-    if not info.recipe then error(("train: the recipe of %s was not in a file; call sluice.train(recipe, { resume = … })"):format(o.resume), 0) end
+    if not info.recipe then
+      error(("train: the recipe of %s was not in a file; call sluice.train(recipe, { resume = … })"):format(o.resume), 0)
+    end
     r = code.load_stored(o.resume, info.recipe, info.modules or {})
     if not recipe.is(r) then
       error(("train: %s/recipe.lua does not return a recipe when it is loaded with the argument \"train\""):format(o.resume), 0)
