@@ -98,12 +98,8 @@ static int l_doctor(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {{"draw_label", l_draw_label},
-                                     {"thousands", l_thousands},
-                                     {"join", l_join},
-                                     {"doctor", l_doctor},
-                                     {"next_seed", l_next_seed},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"draw_label", l_draw_label}, {"thousands", l_thousands}, {"join", l_join},
+                                     {"doctor", l_doctor},         {"next_seed", l_next_seed}, {NULL, NULL}};
 
 void slL_open_core(lua_State *L) {
   for (const luaL_Reg *f = functions; f->name; f++) slL_core(L, f->name, f->func);

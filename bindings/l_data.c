@@ -254,9 +254,10 @@ static int l_resize(lua_State *L) {
   return slL_try(L, sl_resize(image, height, width, filter ? SL_RESIZE_BICUBIC : SL_RESIZE_BOX, slL_push_tensor(L)));
 }
 
-static const luaL_Reg methods[] = {
-    {"get", l_get}, {"shape", l_shape}, {"classes", l_classes}, {"batch", l_batch}, {"names", l_names},
-    {"all", l_all}, {"split", l_split}, {"digest", l_digest}, {"note", l_note}, {"pack", l_write_pack}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"get", l_get},         {"shape", l_shape},   {"classes", l_classes},
+                                   {"batch", l_batch},     {"names", l_names},   {"all", l_all},
+                                   {"split", l_split},     {"digest", l_digest}, {"note", l_note},
+                                   {"pack", l_write_pack}, {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__len", l_len}, {NULL, NULL}};
 static const luaL_Reg makers[] = {
     {"npz", l_npz}, {"tensors", l_tensors}, {"pack", l_pack}, {"folder", l_folder}, {NULL, NULL}};

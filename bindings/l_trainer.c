@@ -94,10 +94,10 @@ static void read_ema(lua_State *L, sl_train_options *o) {
   lua_pop(L, 1);
 }
 
-static const char *const fields[] = {"model",    "diffusion", "data",       "weight", "density",      "loss",
-                                     "lr",       "beta1",     "beta2",      "eps",    "weight_decay", "clip",
-                                     "schedule", "ema",       "ema_warmup", "batch",  "micro_batch",  "seed",
-                                     "flip",     "recompute", "precision",  "residual", "holdout",    "loader_threads", NULL};
+static const char *const fields[] = {
+    "model", "diffusion",    "data",      "weight",   "density", "loss",           "lr",    "beta1",       "beta2",
+    "eps",   "weight_decay", "clip",      "schedule", "ema",     "ema_warmup",     "batch", "micro_batch", "seed",
+    "flip",  "recompute",    "precision", "residual", "holdout", "loader_threads", NULL};
 
 /* Leaves the tensors that the options borrow on the stack. */
 static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
@@ -302,12 +302,19 @@ static int l_steps_done(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg methods[] = {
-    {"step", l_step},     {"step_on", l_step_on},       {"array", l_array},
-    {"flat", l_flat},     {"per_sample", l_per_sample}, {"keep_gradients", l_keep_gradients},
-    {"memory", l_memory}, {"steps_done", l_steps_done}, {"profile", l_profile},
-    {"restore", l_restore}, {"bins", l_bins},           {"evaluate", l_evaluate},
-    {NULL, NULL}};
+static const luaL_Reg methods[] = {{"step", l_step},
+                                   {"step_on", l_step_on},
+                                   {"array", l_array},
+                                   {"flat", l_flat},
+                                   {"per_sample", l_per_sample},
+                                   {"keep_gradients", l_keep_gradients},
+                                   {"memory", l_memory},
+                                   {"steps_done", l_steps_done},
+                                   {"profile", l_profile},
+                                   {"restore", l_restore},
+                                   {"bins", l_bins},
+                                   {"evaluate", l_evaluate},
+                                   {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {NULL, NULL}};
 
 void slL_open_trainer(lua_State *L) {

@@ -22,7 +22,7 @@ local recipe = sluice.recipe {
       train = { steps = p.steps, batch = p.batch, seed = p.seed },
       -- guidance in the middle of the way only: digits that agree with their labels, and still differ from each other
       sample = {
-        n = 200, labels = "balanced", cfg = 3, cfg_interval = { 200, 800 }, sampler = "ddim", steps = 25, eta = 0, clip = true, seed = 1,
+        n = 200, labels = "balanced", cfg = 3, cfg_interval = { 200, 900 }, sampler = "ddim", steps = 25, eta = 0, clip = true, seed = 1,
         columns = 20,
       },
     }

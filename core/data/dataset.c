@@ -17,8 +17,8 @@ struct sl_dataset {
   atomic_int references;
   sl_tensor *images; /* u8 or f32, seen as [N,C,H,W], on the CPU; NULL: source */
   sl_source *source;
-  int64_t *labels;   /* of the images in memory; NULL: none */
-  int64_t *map;      /* [count]: number of each image in images or source; NULL: all, in order */
+  int64_t *labels; /* of the images in memory; NULL: none */
+  int64_t *map;    /* [count]: number of each image in images or source; NULL: all, in order */
   int64_t count, classes;
   float value[256]; /* of a byte */
 };

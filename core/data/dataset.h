@@ -50,16 +50,16 @@ sl_dataset *sl_dataset_retain(sl_dataset *d);
 void sl_dataset_release(sl_dataset *d); /* NULL is allowed */
 
 int64_t sl_dataset_count(const sl_dataset *d);
-sl_shape sl_dataset_image_shape(const sl_dataset *d);             /* [C,H,W] */
-bool sl_dataset_is_bytes(const sl_dataset *d);                    /* u8 images, not floats */
-int64_t sl_dataset_classes(const sl_dataset *d);                  /* the largest label + 1; 0: no labels */
-const char *sl_dataset_class_name(const sl_dataset *d, int64_t k); /* NULL: it has none */
-int64_t sl_dataset_label(const sl_dataset *d, int64_t index);     /* 0 without labels or out of range */
+sl_shape sl_dataset_image_shape(const sl_dataset *d);               /* [C,H,W] */
+bool sl_dataset_is_bytes(const sl_dataset *d);                      /* u8 images, not floats */
+int64_t sl_dataset_classes(const sl_dataset *d);                    /* the largest label + 1; 0: no labels */
+const char *sl_dataset_class_name(const sl_dataset *d, int64_t k);  /* NULL: it has none */
+int64_t sl_dataset_label(const sl_dataset *d, int64_t index);       /* 0 without labels or out of range */
 const char *sl_dataset_caption(const sl_dataset *d, int64_t index); /* NULL: none */
 const char *sl_dataset_note(const sl_dataset *d);                   /* of a pack: source and licence; "" */
-bool sl_dataset_decodes(const sl_dataset *d);                     /* reading may mean decoding: a loader pays */
-uint64_t sl_dataset_memory(const sl_dataset *d);                  /* bytes that decoded images may come to take */
-uint64_t sl_dataset_digest(const sl_dataset *d);                  /* differs where images or labels differ */
+bool sl_dataset_decodes(const sl_dataset *d);                       /* reading may mean decoding: a loader pays */
+uint64_t sl_dataset_memory(const sl_dataset *d);                    /* bytes that decoded images may come to take */
+uint64_t sl_dataset_digest(const sl_dataset *d);                    /* differs where images or labels differ */
 /* Image `index` (0 … N-1) as f32 [C,H,W], u8 by x / 127.5 - 1; flip: mirrored left to right. ARG; FORMAT, IO: it cannot
  * be decoded. */
 SL_MUST_USE sl_status sl_dataset_get(const sl_dataset *d, int64_t index, bool flip, float *out);

@@ -80,7 +80,9 @@ typedef struct columns {
   int file, class, caption; /* positions; -1: not there */
 } columns;
 
-static bool is_word(const char *text, size_t n, const char *word) { return strlen(word) == n && !memcmp(text, word, n); }
+static bool is_word(const char *text, size_t n, const char *word) {
+  return strlen(word) == n && !memcmp(text, word, n);
+}
 
 /* The cell at `from`; its end, at a tab or the line's end. */
 static const char *cell_end(const char *from, const char *end) {
@@ -94,7 +96,8 @@ static columns read_columns(const char *line, const char *end) {
     const char *e = cell_end(line, end);
     size_t n = (size_t)(e - line);
     if (c.file < 0 && is_word(line, n, "file")) c.file = k;
-    if (c.class < 0 && (is_word(line, n, "class") || is_word(line, n, "group") || is_word(line, n, "label"))) c.class = k;
+    if (c.class < 0 && (is_word(line, n, "class") || is_word(line, n, "group") || is_word(line, n, "label")))
+      c.class = k;
     if (c.caption < 0 && (is_word(line, n, "caption") || is_word(line, n, "name"))) c.caption = k;
     line = e + 1;
   }
@@ -172,7 +175,8 @@ static bool is_picture(const char *name) {
   const char *dot = strrchr(name, '.');
   if (!dot || name[0] == '.') return false;
   char end[8] = {0};
-  for (size_t i = 0; i < sizeof end - 1 && dot[i]; i++) end[i] = (char)(dot[i] | (dot[i] >= 'A' && dot[i] <= 'Z' ? 32 : 0));
+  for (size_t i = 0; i < sizeof end - 1 && dot[i]; i++)
+    end[i] = (char)(dot[i] | (dot[i] >= 'A' && dot[i] <= 'Z' ? 32 : 0));
   return !strcmp(end, ".png") || !strcmp(end, ".jpg") || !strcmp(end, ".jpeg");
 }
 

@@ -99,7 +99,8 @@ static bool has_captions(const sl_dataset *d) {
 static sl_status build_index(job *j, buffer *b) {
   const sl_dataset *d = j->d;
   sl_shape s = sl_dataset_image_shape(d);
-  int64_t count = sl_dataset_count(d), classes = sl_dataset_classes(d), names = sl_dataset_class_name(d, 0) ? classes : 0;
+  int64_t count = sl_dataset_count(d), classes = sl_dataset_classes(d),
+          names = sl_dataset_class_name(d, 0) ? classes : 0;
   bool captions = has_captions(d);
   SL_TRY(put_integer(b, SL_PACK_VERSION, 4));
   for (int i = 0; i < 3; i++) SL_TRY(put_integer(b, (uint64_t)s.dim[i], 4));
@@ -155,7 +156,8 @@ sl_status sl_dataset_write_pack(const sl_dataset *d, const char *path, const sl_
   SL_REQUIRE(sl_dataset_is_bytes(d), DTYPE, "pack: the images are floats, a pack holds bytes (u8)");
   SL_REQUIRE(o->level >= 0 && o->level <= 19, ARG, "pack: level is %d, expected 1 … 19", o->level);
   sl_shape s = sl_dataset_image_shape(d);
-  SL_REQUIRE(s.dim[0] == 1 || s.dim[0] == 3, SHAPE, "pack: the images are %s, expected 1 or 3 channels", sl_shape_text(&s));
+  SL_REQUIRE(s.dim[0] == 1 || s.dim[0] == 3, SHAPE, "pack: the images are %s, expected 1 or 3 channels",
+             sl_shape_text(&s));
   job j = {.ctx = sl_dataset_context(d), .d = d, .o = o, .level = o->level ? o->level : 19};
   j.table.ctx = j.ctx;
   sl_status status = sl_file_writer_open(j.ctx, path, &j.w);

@@ -145,7 +145,8 @@ static sl_status cut(sl_tensor *image, int64_t size, sl_tensor **out) {
 sl_status sl_center_crop(sl_tensor *image, int64_t size, sl_tensor **out) {
   *out = NULL;
   SL_TRY(check_picture("center_crop", image));
-  SL_REQUIRE(size > 0 && size <= MAX_SIDE, ARG, "center_crop: size is %lld, expected 1 … %d", (long long)size, MAX_SIDE);
+  SL_REQUIRE(size > 0 && size <= MAX_SIDE, ARG, "center_crop: size is %lld, expected 1 … %d", (long long)size,
+             MAX_SIDE);
   sl_tensor *now = sl_tensor_retain(image), *next = NULL;
   sl_status status = SL_STATUS_OK;
   for (;;) {

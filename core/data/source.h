@@ -29,7 +29,7 @@ struct sl_source {
   sl_context *ctx;
   atomic_int references;
   const sl_source_kind *kind;
-  void *data; /* of the kind */
+  void *data;     /* of the kind */
   sl_shape shape; /* [C,H,W] */
   int64_t count, chunks;
   int64_t *first; /* [chunks + 1]: number of each chunk's first image */

@@ -59,10 +59,10 @@ static sl_status decode(sl_context *ctx, const char *path, const sl_file_map *ma
     read_header(&d, &j, map);
     check_size(&d, &j, map->size);
     jpeg_start_decompress(&d);
-    j.status =
-        sl_tensor_new(ctx, NULL, SL_U8, &SL_SHAPE(d.output_height, d.output_width, d.output_components), out);
+    j.status = sl_tensor_new(ctx, NULL, SL_U8, &SL_SHAPE(d.output_height, d.output_width, d.output_components), out);
     while (j.status == SL_STATUS_OK && d.output_scanline < d.output_height) {
-      JSAMPROW row = (JSAMPROW)sl_tensor_data(*out) + (size_t)d.output_scanline * d.output_width * (size_t)d.output_components;
+      JSAMPROW row =
+          (JSAMPROW)sl_tensor_data(*out) + (size_t)d.output_scanline * d.output_width * (size_t)d.output_components;
       jpeg_read_scanlines(&d, &row, 1);
     }
     if (j.status == SL_STATUS_OK) jpeg_finish_decompress(&d);

@@ -31,7 +31,8 @@ const char *sl_tensor_file_meta(const sl_tensor_file *file, const char *key); /*
 SL_MUST_USE sl_status sl_tensor_file_load(sl_context *ctx, const char *path, sl_tensor_file **out);
 /* Writes npz if the path ends in ".npz", else safetensors; the file appears whole or not at all. npz is stored, not
  * deflated, as numpy.savez does; a safetensors file with a metadata key "digest" gets there the XXH3-128 of itself
- * (taken with zeros in the digest's place), which is checked on load; UNSUPPORTED there: bf16, metadata, names that are not ASCII. */
+ * (taken with zeros in the digest's place), which is checked on load; UNSUPPORTED there: bf16, metadata, names that are
+ * not ASCII. */
 SL_MUST_USE sl_status sl_tensor_file_save(const char *path, const sl_tensor_file *file);
 
 #endif

@@ -66,7 +66,7 @@ typedef struct sl_builder {
    * is the dtype of the stream that blocks add to. */
   sl_dtype compute, residual;
   bool own_precision; /* compute and residual hold; else the model's are taken */
-  sl_value **values; /* [parameter] its leaf in g, NULL until used */
+  sl_value **values;  /* [parameter] its leaf in g, NULL until used */
   int n_values;
 } sl_builder;
 

@@ -15,7 +15,7 @@ enum { OUT_LOSS, OUT_MSE, OUT_VB, N_OUT };
 
 struct sl_trainer {
   sl_context *ctx;
-  sl_train_options o; /* objects retained */
+  sl_train_options o;               /* objects retained */
   sl_program *program, *evaluation; /* evaluation: NULL without held-out images */
   sl_loader *loader;                /* NULL: made at the first step, or none wanted */
   sl_tensor *params, *grads, *exp_avg, *exp_avg_sq, *ema[SL_MAX_EMA], *kept_grads;
@@ -325,8 +325,8 @@ static sl_status read_images(sl_trainer *tr, float *x0, int64_t *y) {
   int64_t first = tr->steps_done * o->batch;
   if (!o->loader_threads) return sl_dataset_batch(o->data, o->seed, first, o->batch, o->flip, x0, y);
   if (!tr->loader)
-    SL_TRY(sl_loader_new(o->data, &(sl_stream_part){o->seed, first, o->batch, o->flip}, o->loader_threads,
-                         &tr->loader));
+    SL_TRY(
+        sl_loader_new(o->data, &(sl_stream_part){o->seed, first, o->batch, o->flip}, o->loader_threads, &tr->loader));
   return sl_loader_next(tr->loader, x0, y);
 }
 
