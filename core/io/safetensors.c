@@ -53,7 +53,7 @@ static const char *find_digest(const char *text, size_t n) {
 static void digest_header(XXH3_state_t *state, const char *file, size_t size, const char *digits) {
   XXH3_128bits_reset(state);
   XXH3_128bits_update(state, file, (size_t)(digits - file));
-  XXH3_128bits_update(state, DIGEST_ZEROS + 5, DIGEST_DIGITS);
+  XXH3_128bits_update(state, &DIGEST_ZEROS[5], DIGEST_DIGITS);
   XXH3_128bits_update(state, digits + DIGEST_DIGITS, size - (size_t)(digits - file) - DIGEST_DIGITS);
 }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""DiT forward and training step: Sluice against PyTorch eager on the CPU, in turn, on the same weights and inputs.
+"""DiT forward and training step: Sluice against PyTorch, eager and compiled, on the CPU, in turn, on the same weights and inputs.
 
-  pip install torch numpy; tests/bench/dit_torch.py [--model S] [--batch 8] [--threads 2] [--pairs 12] [--sluice build/sluice]
+  pip install torch numpy; tests/bench/dit_torch.py [--model S|B|L|XL|quickstart] [--batch 8] [--compile] [--threads 2] [--pairs 12] [--sluice build/sluice]
 
-The peer is as strong as eager PyTorch gets: scaled_dot_product_attention, fused AdamW, foreach EMA, the same hybrid loss (MSE and
-the variational bound), gradients and EMA on both sides.
+The peer is as strong as eager PyTorch gets: scaled_dot_product_attention, fused AdamW, foreach EMA, the same loss (hybrid, MSE
+and the variational bound; for the quickstart its weighted error of x0), gradients, clipping where the recipe has it, and EMA on both sides.
 Prints the median of the paired ratios with its spread, and both errors against float64.
 """
 import argparse, copy, json, math, statistics, struct, subprocess, sys, tempfile, time
@@ -14,7 +14,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-SIZES = dict(S=(384, 12, 6), B=(768, 12, 12), L=(1024, 24, 16), XL=(1152, 28, 16))
+SIZES = dict(S=(384, 12, 6), B=(768, 12, 12), L=(1024, 24, 16), XL=(1152, 28, 16), quickstart=(128, 4, 4))
+FORMS = dict(latents=(4, 32, 2, 1000, 8), quickstart=(1, 28, 7, 10, 1))  # channels, side, patch, classes, channels out
 
 
 def read_safetensors(path):
@@ -81,13 +82,14 @@ class DiT(nn.Module):
     def __init__(self, size):
         super().__init__()
         d, depth, heads = SIZES[size]
+        channels, side, patch, classes, out = self.form = FORMS.get(size, FORMS["latents"])
         self.d = d
-        self.x_embedder = nn.ModuleDict(dict(proj=nn.Conv2d(4, d, 2, 2)))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 256, d), requires_grad=False)
+        self.x_embedder = nn.ModuleDict(dict(proj=nn.Conv2d(channels, d, patch, patch)))
+        self.pos_embed = nn.Parameter(torch.zeros(1, (side // patch)**2, d), requires_grad=False)
         self.t_embedder = nn.ModuleDict(dict(mlp=nn.Sequential(nn.Linear(256, d), nn.SiLU(), nn.Linear(d, d))))
-        self.y_embedder = nn.ModuleDict(dict(embedding_table=nn.Embedding(1001, d)))
+        self.y_embedder = nn.ModuleDict(dict(embedding_table=nn.Embedding(classes + 1, d)))
         self.blocks = nn.ModuleList(Block(d, heads) for _ in range(depth))
-        self.final_layer = nn.ModuleDict(dict(linear=nn.Linear(d, 32), adaLN_modulation=nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))))
+        self.final_layer = nn.ModuleDict(dict(linear=nn.Linear(d, patch * patch * out), adaLN_modulation=nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))))
         self.register_buffer("mask", masks(d), persistent=False)
         freq = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
         self.register_buffer("freq", freq, persistent=False)
@@ -101,13 +103,14 @@ class DiT(nn.Module):
             h = b(h, a, m)
         s, k = self.final_layer.adaLN_modulation[1](a)[:, None].chunk(2, 2)
         o = self.final_layer.linear(F.layer_norm(h, (self.d,), eps=1e-6) * (1 + k) + s)
-        return o.view(-1, 16, 16, 2, 2, 8).permute(0, 5, 1, 3, 2, 4).reshape(-1, 8, 32, 32)
+        _, side, p, _, out = self.form
+        return o.view(-1, side // p, side // p, p, p, out).permute(0, 5, 1, 3, 2, 4).reshape(-1, out, side, side)
 
 
 class Process:
-    """Cosine schedule, eps prediction, learned variance: the hybrid loss of the DTR repo."""
+    """Cosine schedule. eps and learned variance: the hybrid loss of the DTR repo; or x0 with the weight min(snr + 1, 5)."""
 
-    def __init__(self):
+    def __init__(self, x0):
         f = lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2)**2
         betas = np.array([min(1 - f((i + 1) / 1000) / f(i / 1000), 0.999) for i in range(1000)])
         a = np.cumprod(1 - betas)
@@ -119,9 +122,13 @@ class Process:
         self.log_beta, self.log_var = table(np.log(betas)), table(np.log(np.append(var[1], var[1:])))
         self.c1, self.c2 = table(betas * np.sqrt(prev) / (1 - a)), table((1 - prev) * np.sqrt(1 - betas) / (1 - a))
 
+        self.weight = table(np.minimum(a / (1 - a) + 1, 5)) if x0 else None
+
     def loss(self, net, x0, t, y, noise):
         at = lambda v: v[t][:, None, None, None]
         xt = at(self.sa) * x0 + at(self.sb) * noise
+        if self.weight is not None:
+            return (self.weight[t] * ((x0 - net(xt, t, y))**2).mean((1, 2, 3))).mean()
         eps, v = net(xt, t, y).chunk(2, 1)
         x = at(self.ra) * xt - at(self.rb) * eps.detach()
         mean, true = at(self.c1) * x + at(self.c2) * xt, at(self.c1) * x0 + at(self.c2) * xt
@@ -145,6 +152,7 @@ def main():
     p.add_argument("--pairs", type=int, default=12)
     p.add_argument("--sluice", default="build/sluice")
     p.add_argument("--profile", action="store_true")
+    p.add_argument("--compile", action="store_true", help="also time the peer under torch.compile")
     o = p.parse_args()
     torch.set_num_threads(o.threads)
     torch.manual_seed(0)
@@ -160,7 +168,8 @@ def main():
         return answer
 
     folder = tempfile.mkdtemp()
-    ask(f"setup DiT-{o.model}/2 {o.batch} {folder}/weights.safetensors")
+    quick = o.model == "quickstart"
+    ask(f"setup {o.model if quick else f'DiT-{o.model}/2'} {o.batch} {folder}/weights.safetensors")
     data = read_safetensors(f"{folder}/weights.safetensors")
     inputs = {k[3:]: data.pop(k) for k in list(data) if k.startswith("in.")}
     x, t, y, noise = (inputs[k] for k in ("x", "t", "y", "noise"))
@@ -178,40 +187,48 @@ def main():
     rel = lambda a: ((a.double() - truth).norm() / truth.norm()).item()
     blas = "MKL" if torch.backends.mkl.is_available() else "not MKL"
     print(f"torch {torch.__version__} (BLAS: {blas}, oneDNN {torch.backends.mkldnn.is_available()}, "
-          f"{torch.backends.cpu.get_cpu_capability()}), {o.threads} threads, DiT-{o.model}/2, batch {o.batch}, f32")
+          f"{torch.backends.cpu.get_cpu_capability()}), {o.threads} threads, {o.model if quick else f'DiT-{o.model}/2'}, batch {o.batch}, f32")
     print(f"error against float64: sluice {rel(mine):.2e}, torch {rel(peer):.2e}")
 
     ema = copy.deepcopy(net).requires_grad_(False)
     trained = [q for q in net.parameters() if q.requires_grad]
     opt = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0, fused=True)
-    process = Process()
+    process = Process(quick)
+    peers = {"eager": (net, process.loss)}
+    if o.compile:
+        peers["compiled"] = (torch.compile(net), torch.compile(process.loss))
 
-    def forward():
+    def forward(net, _):
         with torch.no_grad():
             net(x, t, y)
 
-    def train():
-        loss = process.loss(net, x, t, y, noise)
+    def train(net, loss_of):
+        loss = loss_of(net, x, t, y, noise)
         opt.zero_grad(set_to_none=True)
         loss.backward()
+        if quick:
+            torch.nn.utils.clip_grad_norm_(trained, 1)
         opt.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1e-4)
+            torch._foreach_lerp_(list(ema.parameters()), list(peers["eager"][0].parameters()), 1e-4)
 
     for name, f in (("forward", forward), ("train", train)):
-        ours, theirs = [], []
+        ours, theirs = [], {k: [] for k in peers}
         for i in range(o.pairs + 2):
             a = float(ask(name))
-            start = time.perf_counter()
-            f()
-            b = time.perf_counter() - start
             if i >= 2:
                 ours.append(a)
-                theirs.append(b)
-        ratio = sorted(b / a for a, b in zip(ours, theirs))
-        q = statistics.quantiles(ratio, n=4)
-        print(f"{name}: sluice {statistics.median(ours) * 1e3:.1f} ms, torch {statistics.median(theirs) * 1e3:.1f} ms, "
-              f"torch/sluice {statistics.median(ratio):.3f} (quartiles {q[0]:.3f} to {q[2]:.3f}, {len(ratio)} pairs)", flush=True)
+            for k, peer in peers.items():
+                start = time.perf_counter()
+                f(*peer)
+                if i >= 2:
+                    theirs[k].append(time.perf_counter() - start)
+        for k, times in theirs.items():
+            ratio = sorted(b / a for a, b in zip(ours, times))
+            q = statistics.quantiles(ratio, n=4)
+            print(f"{name}: sluice {statistics.median(ours) * 1e3:.2f} ms ({o.batch / statistics.median(ours):.1f} images/s), "
+                  f"torch {k} {statistics.median(times) * 1e3:.2f} ms, torch/sluice {statistics.median(ratio):.3f} "
+                  f"(quartiles {q[0]:.3f} to {q[2]:.3f}, {len(ratio)} pairs)", flush=True)
     if o.profile:
         line = ask("profile")
         while line != "end":

@@ -6,7 +6,7 @@
 local sluice = require "sluice"
 local core = require "sluice.core"
 
-local model, trainer, x, t, y, noise, out
+local model, trainer, x, t, y, noise, out, quick
 
 local function random_integers(n, top, seed)
   local list = {}
@@ -19,7 +19,15 @@ local commands = {}
 
 function commands.setup(name, batch, file)
   batch = math.tointeger(batch)
-  model = sluice.dit { name, input = { 4, 32, 32 }, classes = 1000, routing = sluice.routing.dtr {} }
+  quick = name == "quickstart"
+  if quick then
+    model = sluice.dit {
+      input = { 1, 28, 28 }, patch = 7, hidden = 128, depth = 4, heads = 4, classes = 10, learn_sigma = false,
+      routing = sluice.routing.dtr {},
+    }
+  else
+    model = sluice.dit { name, input = { 4, 32, 32 }, classes = 1000, routing = sluice.routing.dtr {} }
+  end
   model:init(1)
   -- a fresh DiT is the identity: give the zero-initialised parts something to do
   local state, seed = {}, 100
@@ -28,8 +36,9 @@ function commands.setup(name, batch, file)
     state[key] = key == "pos_embed" and p or p + sluice.randn(p:shape(), { seed = seed }) * 0.02
   end
   model:load_state(state)
-  x, noise = sluice.randn({ batch, 4, 32, 32 }, { seed = 2 }), sluice.randn({ batch, 4, 32, 32 }, { seed = 3 })
-  t, y = random_integers(batch, 1000, 4), random_integers(batch, 1000, 5)
+  local shape = quick and { batch, 1, 28, 28 } or { batch, 4, 32, 32 }
+  x, noise = sluice.randn(shape, { seed = 2 }), sluice.randn(shape, { seed = 3 })
+  t, y = random_integers(batch, 1000, 4), random_integers(batch, quick and 10 or 1000, 5)
   local all = { ["in.x"] = x, ["in.t"] = t, ["in.y"] = y, ["in.noise"] = noise }
   for key, p in pairs(model:state()) do all[key] = p end
   assert(sluice.io.save(file, all, {}))
@@ -43,9 +52,15 @@ function commands.forward()
 end
 
 function commands.train()
-  trainer = trainer or sluice.trainer {
-    model = model, diffusion = sluice.diffusion { schedule = "cosine" }, batch = #x, ema = { 0.9999 }, ema_warmup = false,
-  }
+  if not trainer then
+    local o = { model = model, batch = #x, ema = { 0.9999 }, ema_warmup = false }
+    o.diffusion = sluice.diffusion { schedule = "cosine", predict = quick and "x0" or "eps", variance = quick and "fixed_small" or "learned" }
+    if quick then
+      o.clip = 1
+      o.weight = sluice.weight.custom(function(_, snr) return math.min(snr + 1, 5) end):table(o.diffusion)
+    end
+    trainer = sluice.trainer(o)
+  end
   local start = core.clock()
   trainer:step_on { x0 = x, t = t, y = y, noise = noise }
   return ("%.6f"):format(core.clock() - start)
