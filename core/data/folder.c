@@ -221,7 +221,7 @@ static sl_status find_entries(folder *f, const char *index) {
     status = read_index(f, index ? index : own);
   } else {
     status = list_pictures(f, f->path, NULL, false);
-    qsort(f->entries, (size_t)f->count, sizeof *f->entries, by_path); /* folders list in any order */
+    if (f->count > 1) qsort(f->entries, (size_t)f->count, sizeof *f->entries, by_path); /* folders list in any order */
   }
   sl_free(f->ctx, own);
   SL_TRY(status);

@@ -268,11 +268,11 @@ describe("SIGKILL", function()
 
   local function killed(precision)
     local set = ("--set hidden=128 --set depth=2 --set checkpoint=1 --set steps=%d --set holdout=0 --set precision=%s"):format(
-      long and 400 or 60, precision)
+      long and 600 or 60, precision)
     local whole, run = tiny("whole-" .. precision, set), dir .. "/killed-" .. precision
     local inside, done = 0, 0
     math.randomseed(os.time())
-    while done < kills do
+    while done < kills or (long and inside < 5 and done < 60) do
       local start = core.exists(run .. "/run.json") and "--resume " .. run or ("tests/recipes/tiny.lua --out %s %s"):format(run, set)
       local command = ("timeout -s KILL %.3f %s train %s --threads 2 --quiet"):format(0.15 + 0.35 * math.random(), program, start)
       local _, _, status = shell(command)
@@ -288,7 +288,7 @@ describe("SIGKILL", function()
     assert.equal(bits(whole), bits(run))
     print(("%s: killed %d times, %d of them while a checkpoint was written; the bits are those of an undisturbed run"):format(precision,
       done, inside))
-    if long then assert(inside >= 5 and done == kills) end
+    if long then assert(inside >= 5 and done >= kills) end
   end
 
   it("loses nothing: f32", function() killed "f32" end)
