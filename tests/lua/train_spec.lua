@@ -35,6 +35,14 @@ describe("training", function()
     assert((x - y):norm():item() < 1e-4 * x:norm():item())
   end)
 
+  it("draws the same for a batch of 64 and for 4 times 16", function()
+    local one, four = trained({ batch = 64, ema = {} }, 1), trained({ batch = 64, micro_batch = 16, ema = {} }, 1)
+    local a, b = one:per_sample "loss", four:per_sample "loss"
+    assert((a - b):abs():max():item() <= 1e-5 * a:max():item()) -- each sample's own loss: data, t, labels and noise are the same
+    local x, y = one:flat "exp_avg", four:flat "exp_avg" -- a tenth of the gradient
+    assert((x - y):norm():item() < 1e-5 * x:norm():item())
+  end)
+
   it("is bit-identical when repeated, and with blocks computed again", function()
     assert.equal(weights(trained()), weights(trained()))
     assert.equal(weights(trained()), weights(trained { recompute = true }))
