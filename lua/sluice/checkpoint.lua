@@ -194,7 +194,8 @@ function checkpoint.ema(list, want)
     if e.decay == tonumber(want) then return e.weights end
     have[#have + 1] = decay_text(e.decay)
   end
-  error(("ema is %s, there are %s or none"):format(tostring(want), #have > 0 and table.concat(have, ", ") or "no EMAs"), 0)
+  error(("ema is %s, there %s"):format(tostring(want),
+    #have > 0 and "are " .. table.concat(have, ", ") .. " or none" or "is none but the weights themselves"), 0)
 end
 
 local function fill(trainer, tensors, prefix, array)

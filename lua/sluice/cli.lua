@@ -247,7 +247,11 @@ local function inspect(args)
   local names, total = {}, 0
   for name in pairs(tensors) do names[#names + 1] = name end
   table.sort(names)
-  for key, value in pairs(meta or {}) do
+  local keys = {}
+  for key in pairs(meta or {}) do keys[#keys + 1] = key end
+  table.sort(keys)
+  for _, key in ipairs(keys) do
+    local value = meta[key]
     if #value > 300 then value = value:sub(1, 300) .. (" … (%d bytes)"):format(#value) end
     print(("# %s: %s"):format(key, value))
   end

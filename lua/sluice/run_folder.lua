@@ -124,6 +124,9 @@ end
 
 -- What a killed process was writing.
 function Folder:remove_leftovers()
+  local events = self.dir .. "/events.jsonl"
+  local text = code.read(events)
+  if text and not text:match "\n$" and text ~= "" then core.write(events, text:match "^(.*\n)" or "") end
   for _, sub in ipairs { "", "/checkpoints", "/samples" } do
     for _, name in ipairs(core.list(self.dir .. sub)) do
       if name:match("%.tmp%-%d+%-%d+$") then os.remove(self.dir .. sub .. "/" .. name) end

@@ -295,6 +295,11 @@ local function go_on(r, o)
   run.source = code.read(folder.dir .. "/recipe.lua") or ""
   folder:remove_leftovers()
   make_trainer(run)
+  if info.micro_batch ~= run.options.micro_batch and info.settings["train.micro_batch"] == "auto" then
+    warn(run, ("memory allows other parts than before, so bits may differ: micro_batch %s -> %s"):format(tostring(info.micro_batch),
+      tostring(run.options.micro_batch)))
+    info.micro_batch = run.options.micro_batch
+  end
   if #folder:checkpoints() > 0 then
     run.steps, run.seconds = checkpoint.restore(folder, run.trainer, run.options.ema)
     run.saved = run.steps
