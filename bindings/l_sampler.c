@@ -119,7 +119,15 @@ static int l_newindex(lua_State *L) {
   return 0;
 }
 
-static const luaL_Reg methods[] = {{"step", l_step}, {"steps", l_steps}, {NULL, NULL}};
+/* Bytes that its steps will take. */
+static int l_memory(lua_State *L) {
+  uint64_t bytes;
+  slL_try(L, sl_sampler_forecast(check(L, 1), &bytes));
+  lua_pushinteger(L, (lua_Integer)bytes);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {{"step", l_step}, {"steps", l_steps}, {"memory", l_memory}, {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__newindex", l_newindex}, {NULL, NULL}};
 
 void slL_open_sampler(lua_State *L) {

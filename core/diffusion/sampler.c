@@ -251,6 +251,41 @@ static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *
   return sl_graph_status(g);
 }
 
+static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
+  step_build b = {s, guided, false};
+  sl_shape row = SL_SHAPE(s->o.n);
+  sl_tensor *t[] = {s->x, NULL, s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL, s->o.mask, s->known_noise};
+  sl_value *in[8] = {0}, *out[2] = {NULL, NULL};
+  sl_graph *g = NULL;
+  uint64_t arena = 0;
+  SL_TRY(sl_graph_new(s->ctx, &g));
+  for (int i = 0; i < 8; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "x%d", i);
+    if (i == 1) in[i] = sl_input(g, name, SL_I64, &row);
+    else if (t[i]) in[i] = sl_input(g, name, sl_tensor_dtype(t[i]), sl_tensor_shape(t[i]));
+  }
+  sl_status status = build_step(&b, g, 8, in, 2, out);
+  if (status == SL_STATUS_OK) {
+    sl_graph_output(g, "x", out[0]);
+    sl_graph_output(g, "x0", out[1]);
+    status = sl_graph_forecast(g, &arena);
+  }
+  sl_graph_release(g);
+  *bytes += arena;
+  return status;
+}
+
+sl_status sl_sampler_forecast(sl_sampler *s, uint64_t *bytes) {
+  *bytes = 0;
+  bool guided = s->o.cfg != 1, sometimes = guided && s->o.cfg_lo <= s->o.cfg_hi;
+  uint64_t sum = 4 * (uint64_t)sl_tensor_numel(s->x) * sizeof(float); /* x and x0, before and after a step */
+  if (guided) SL_TRY(forecast_step(s, true, &sum));
+  if (!guided || sometimes) SL_TRY(forecast_step(s, false, &sum));
+  *bytes = sum;
+  return SL_STATUS_OK;
+}
+
 static bool guided_at(const sl_sampler *s, int64_t t) {
   if (s->o.cfg == 1) return false;
   return s->o.cfg_lo > s->o.cfg_hi || ((double)t >= s->o.cfg_lo && (double)t <= s->o.cfg_hi);

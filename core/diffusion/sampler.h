@@ -43,6 +43,8 @@ typedef struct sl_sampler_options {
 /* Checks options in words; copies and retains what it needs. The caller owns *out. */
 SL_MUST_USE sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out);
 void sl_sampler_free(sl_sampler *s);
+/* Bytes that stepping will take beside what exists already: the arenas of its programs and its images. Nothing runs. */
+SL_MUST_USE sl_status sl_sampler_forecast(sl_sampler *s, uint64_t *bytes);
 int64_t sl_sampler_steps(const sl_sampler *s);
 /* Goes one step on; *done is true when there was none left (and nothing was done). CANCELLED leaves the state as
  * before. */

@@ -99,16 +99,21 @@ local function masks_of(tensors)
   return masks
 end
 
--- Samples with stored settings; o overrides. ema, in either: a decay, "none", or weights; else the first EMA. of: what has model,
--- diffusion and ema { {decay, weights} … }.
-function checkpoint.sample(of, settings, o)
+-- The options of sluice.sample that stored settings and o, over them, make.
+function checkpoint.sample_options(of, settings, o)
   local all = { model = of.model, diffusion = of.diffusion }
   for _, t in ipairs { settings, o or {} } do
     for k, v in pairs(t) do all[k] = v end
   end
   if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(of.ema, all.ema) end
   all.columns = nil
-  return require("sluice.sample").run(all)
+  return all
+end
+
+-- Samples with stored settings; o overrides. ema, in either: a decay, "none", or weights; else the first EMA. of: what has model,
+-- diffusion and ema { {decay, weights} … }.
+function checkpoint.sample(of, settings, o)
+  return require("sluice.sample").run(checkpoint.sample_options(of, settings, o))
 end
 
 -- loaded.sample is the settings, and loaded:sample { … } draws with them.

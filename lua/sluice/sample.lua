@@ -137,6 +137,13 @@ function sample.sampler(o)
   return core.sampler(part_of(r, 0, r.n))
 end
 
+-- Bytes that run(o) would take beside model and results.
+function sample.memory(o)
+  local r = resolve(o, "sluice.sample", 2)
+  local s <close> = core.sampler(part_of(r, 0, math.min(r.n, r.batch)))
+  return s:memory()
+end
+
 local function whole(r)
   return r.noise or r.init or r.mask or r.n <= r.batch
 end
@@ -147,7 +154,7 @@ function sample.run(o)
   local batch = whole(r) and r.n or r.batch
   local parts = {}
   for first = 0, r.n - 1, batch do
-    local s = core.sampler(part_of(r, first, batch))
+    local s <close> = core.sampler(part_of(r, first, batch)) -- its arena is given back at once
     for state in s:steps() do
       if o.on_step and o.on_step(state) == false then break end
     end

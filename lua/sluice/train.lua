@@ -6,6 +6,7 @@ local fields = require "sluice.fields"
 local progress = require "sluice.progress"
 local recipe = require "sluice.recipe"
 local run_folder = require "sluice.run_folder"
+local sample = require "sluice.sample"
 local settings = require "sluice.settings"
 local sluice = require "sluice"
 local train_options = require "sluice.train_options"
@@ -45,16 +46,20 @@ local function save(run)
   run.folder:prune(run.plan.keep)
 end
 
--- The model's pictures at this step, of the same noise and labels each time; false where its channels are no picture's.
+-- What previews are sampled with: the same noise and labels each time; nil where the model's channels are no picture's.
+local function preview_options(run)
+  local channels, s = run.model:info().in_channels, run.sample_settings
+  if channels ~= 1 and channels ~= 3 then return nil end
+  local n = type(s.labels) ~= "table" and math.min(s.n or 16, 100) or nil
+  return checkpoint.sample_options(run, s, { n = n, seed = s.seed or run.options.seed })
+end
+
+-- The model's pictures at this step.
 local function preview(run)
-  local channels = run.model:info().in_channels
-  if channels ~= 1 and channels ~= 3 then return false end
-  local s = run.sample_settings
-  local listed = type(s.labels) == "table"
-  local images = run:sample {
-    n = not listed and math.min(s.n or 16, 100) or nil, seed = s.seed or run.options.seed,
-    on_step = function() return not (core.stop_asked and core.stop_asked()) end,
-  }
+  local options, s = preview_options(run), run.sample_settings
+  if not options then return false end
+  function options.on_step() return not (core.stop_asked and core.stop_asked()) end
+  local images = sample.run(options)
   if core.stop_asked and core.stop_asked() then return false end
   local path = run.folder:sample_path(run.steps)
   sluice.save_png(path, images, { columns = s.columns })
@@ -202,6 +207,8 @@ local function make_trainer(run)
   run.bytes = train_options.fit(run.options)
   run.trainer = core.trainer(run.options)
   for i, decay in ipairs(run.options.ema) do run.ema[i] = { decay = decay, weights = run.trainer:flat("ema." .. i - 1) } end
+  local previews = run.plan.every.sample > 0 and preview_options(run)
+  if previews then run.bytes = run.bytes + sample.memory(previews) end
 end
 
 local function info_of(run, modules, source)
