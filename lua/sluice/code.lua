@@ -55,7 +55,11 @@ function code.required(folder)
   return found
 end
 
--- Loads a stored recipe with the modules stored beside it: source's text under its old name, so that it finds its data as before.
+-- While a stored script is loaded for its recipe, sluice.train does not train: it raises { captured = recipe }.
+code.capturing = false
+
+-- Loads a stored recipe with the modules stored beside it, under its old name, so that it finds its data as before. Of a script that
+-- trains by itself, the recipe that it trains.
 -- modules: { name = path below folder/code }
 function code.load_stored(folder, source, modules)
   local text, message = code.read(folder .. "/recipe.lua")
@@ -71,7 +75,12 @@ function code.load_stored(folder, source, modules)
   table.insert(package.searchers, 2, stored)
   local chunk, fault = load(text, "@" .. source, "t")
   local ok, result = false, fault
-  if chunk then ok, result = pcall(chunk, "train") end
+  if chunk then
+    code.capturing = true
+    ok, result = pcall(chunk, "train")
+    code.capturing = false
+    if not ok and type(result) == "table" and result.captured then ok, result = true, result.captured end
+  end
   for i, searcher in ipairs(package.searchers) do
     if searcher == stored then table.remove(package.searchers, i) end
   end

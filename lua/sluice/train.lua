@@ -285,7 +285,7 @@ local function go_on(r, o)
     end
     r = code.load_stored(o.resume, info.recipe, info.modules or {})
     if not recipe.is(r) then
-      error(("train: %s/recipe.lua does not return a recipe when it is loaded with the argument \"train\""):format(o.resume), 0)
+      error(("train: %s/recipe.lua neither returns a recipe nor trains one"):format(o.resume), 0)
     end
   end
   local d, p = r:resolve(merged(info.parameters, o.set))
@@ -327,6 +327,7 @@ function train.run(r, o)
   if not recipe.is(r) and not (r == nil and o.resume) then
     error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2)
   end
+  if code.capturing and r then error({ captured = r }, 0) end
   check_device(o.device)
   local run = o.resume and go_on(r, o) or start(r, o)
   announce(run)

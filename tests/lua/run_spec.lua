@@ -202,6 +202,18 @@ describe("going on", function()
     assert.equal(here, core.absolute ".")
   end)
 
+  it("takes the recipe of a script that trains by itself", function()
+    local script, run = dir .. "/own.lua", dir .. "/own"
+    write(script, read "tests/recipes/tiny.lua":gsub("return recipe\n$", ("local run = sluice.train(recipe, { out = %q, quiet = true })\n"
+      .. "print(run.steps)\n"):format(run)))
+    os.execute("cp -r tests/recipes/tiny_parts " .. dir)
+    local text, ok = shell(("%s run %s"):format(program, script))
+    assert(ok and text:find "40", text)
+    text, ok = train(("--resume %s --set steps=44"):format(run))
+    assert(ok, text)
+    refused(text, "from step 40 to 44")
+  end)
+
   it("takes the checkpoint before a damaged one, and says so", function()
     local run = tiny("damaged", "--set steps=24")
     local newest = run .. "/checkpoints/step-0000024.safetensors"
