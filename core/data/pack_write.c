@@ -4,41 +4,17 @@
 #include <xxhash.h>
 #include <zstd.h>
 
+#include "base/buffer.h"
 #include "base/file.h"
 #include "data/dataset.h"
 #include "data/pack_format.h"
 
 enum { CHUNK_BYTES = 256 << 10 }; /* about: small enough for random reading, large enough to pack well */
 
-typedef struct buffer {
-  sl_context *ctx;
-  uint8_t *data;
-  size_t size, room;
-} buffer;
-
-static sl_status put(buffer *b, const void *data, size_t n) {
-  if (b->room - b->size < n) {
-    size_t room = (b->size + n) * 2;
-    uint8_t *grown = sl_realloc(b->ctx, b->data, room);
-    if (!grown) return SL_STATUS_OOM;
-    b->data = grown;
-    b->room = room;
-  }
-  if (n) memcpy(b->data + b->size, data, n);
-  b->size += n;
-  return SL_STATUS_OK;
-}
-
-static sl_status put_integer(buffer *b, uint64_t v, int bytes) {
-  uint8_t le[8];
-  for (int i = 0; i < bytes; i++) le[i] = (uint8_t)(v >> (8 * i));
-  return put(b, le, (size_t)bytes);
-}
-
-static sl_status put_text(buffer *b, const char *text) {
+static sl_status put_text(sl_buffer *b, const char *text) {
   size_t n = text ? strlen(text) : 0;
-  SL_TRY(put_integer(b, n, 4));
-  return put(b, text, n);
+  SL_TRY(sl_buffer_add_integer(b, n, 4));
+  return sl_buffer_add(b, text, n);
 }
 
 /* A job: what is written goes through `w`; `table` gathers the index. */
@@ -49,7 +25,7 @@ typedef struct job {
   int level;
   sl_file_writer *w;
   uint64_t at; /* bytes written */
-  buffer table;
+  sl_buffer table;
   int64_t per_chunk, chunks;
   uint8_t *raw, *packed;
   size_t raw_bytes, packed_room;
@@ -70,10 +46,10 @@ static sl_status write_chunk(job *j, int64_t first, int64_t n) {
   size_t image = j->raw_bytes / (size_t)j->per_chunk, bytes;
   for (int64_t i = 0; i < n; i++) SL_TRY(sl_dataset_bytes(j->d, first + i, j->raw + (size_t)i * image));
   SL_TRY(compress(j, j->raw, (size_t)n * image, &bytes));
-  SL_TRY(put_integer(&j->table, j->at, 8));
-  SL_TRY(put_integer(&j->table, XXH3_64bits(j->packed, bytes), 8));
-  SL_TRY(put_integer(&j->table, bytes, 4));
-  SL_TRY(put_integer(&j->table, (uint64_t)n, 4));
+  SL_TRY(sl_buffer_add_integer(&j->table, j->at, 8));
+  SL_TRY(sl_buffer_add_integer(&j->table, XXH3_64bits(j->packed, bytes), 8));
+  SL_TRY(sl_buffer_add_integer(&j->table, bytes, 4));
+  SL_TRY(sl_buffer_add_integer(&j->table, (uint64_t)n, 4));
   j->chunks++;
   return write_bytes(j, j->packed, bytes);
 }
@@ -96,27 +72,27 @@ static bool has_captions(const sl_dataset *d) {
   return false;
 }
 
-static sl_status build_index(job *j, buffer *b) {
+static sl_status build_index(job *j, sl_buffer *b) {
   const sl_dataset *d = j->d;
   sl_shape s = sl_dataset_image_shape(d);
   int64_t count = sl_dataset_count(d), classes = sl_dataset_classes(d),
           names = sl_dataset_class_name(d, 0) ? classes : 0;
   bool captions = has_captions(d);
-  SL_TRY(put_integer(b, SL_PACK_VERSION, 4));
-  for (int i = 0; i < 3; i++) SL_TRY(put_integer(b, (uint64_t)s.dim[i], 4));
-  SL_TRY(put_integer(b, (classes ? SL_PACK_LABELS : 0u) | (captions ? SL_PACK_CAPTIONS : 0u), 4));
-  SL_TRY(put_integer(b, (uint64_t)names, 4));
-  SL_TRY(put_integer(b, (uint64_t)count, 8));
-  SL_TRY(put_integer(b, (uint64_t)j->chunks, 8));
-  SL_TRY(put(b, j->table.data, j->table.size));
-  for (int64_t i = 0; classes && i < count; i++) SL_TRY(put_integer(b, (uint64_t)sl_dataset_label(d, i), 4));
+  SL_TRY(sl_buffer_add_integer(b, SL_PACK_VERSION, 4));
+  for (int i = 0; i < 3; i++) SL_TRY(sl_buffer_add_integer(b, (uint64_t)s.dim[i], 4));
+  SL_TRY(sl_buffer_add_integer(b, (classes ? SL_PACK_LABELS : 0u) | (captions ? SL_PACK_CAPTIONS : 0u), 4));
+  SL_TRY(sl_buffer_add_integer(b, (uint64_t)names, 4));
+  SL_TRY(sl_buffer_add_integer(b, (uint64_t)count, 8));
+  SL_TRY(sl_buffer_add_integer(b, (uint64_t)j->chunks, 8));
+  SL_TRY(sl_buffer_add(b, j->table.data, j->table.size));
+  for (int64_t i = 0; classes && i < count; i++) SL_TRY(sl_buffer_add_integer(b, (uint64_t)sl_dataset_label(d, i), 4));
   for (int64_t k = 0; k < names; k++) SL_TRY(put_text(b, sl_dataset_class_name(d, k)));
   for (int64_t i = 0; captions && i < count; i++) SL_TRY(put_text(b, sl_dataset_caption(d, i)));
   return put_text(b, j->o->note ? j->o->note : sl_dataset_note(d));
 }
 
 static sl_status write_index(job *j) {
-  buffer b = {.ctx = j->ctx}, footer = {.ctx = j->ctx};
+  sl_buffer b = {.ctx = j->ctx}, footer = {.ctx = j->ctx};
   size_t bytes;
   sl_status status;
   SL_GOTO(build_index(j, &b));
@@ -127,8 +103,8 @@ static sl_status write_index(job *j) {
   SL_GOTO(compress(j, b.data, b.size, &bytes));
   uint64_t fields[] = {j->at, bytes, b.size, XXH3_64bits(j->packed, bytes)};
   SL_GOTO(write_bytes(j, j->packed, bytes));
-  for (int i = 0; i < 4; i++) SL_GOTO(put_integer(&footer, fields[i], 8));
-  SL_GOTO(put(&footer, SL_PACK_MAGIC, SL_PACK_MAGIC_BYTES));
+  for (int i = 0; i < 4; i++) SL_GOTO(sl_buffer_add_integer(&footer, fields[i], 8));
+  SL_GOTO(sl_buffer_add(&footer, SL_PACK_MAGIC, SL_PACK_MAGIC_BYTES));
   SL_GOTO(write_bytes(j, footer.data, footer.size));
 done:
   sl_free(j->ctx, b.data);

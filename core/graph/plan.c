@@ -231,21 +231,21 @@ static uint64_t padded(const sl_plan *p, uint64_t bytes) {
 static sl_status place_arena(sl_plan *p) {
   sl_context *ctx = p->g->ctx;
   size_t n = 0, bytes = (size_t)(p->n_stores + 1) * sizeof(void *);
-  sl_storage **todo = sl_alloc(ctx, bytes), **done = sl_alloc(ctx, bytes);
-  if (!todo || !done) {
-    sl_free(ctx, todo);
-    sl_free(ctx, done);
+  sl_storage **open = sl_alloc(ctx, bytes), **placed = sl_alloc(ctx, bytes);
+  if (!open || !placed) {
+    sl_free(ctx, open);
+    sl_free(ctx, placed);
     return SL_STATUS_OOM;
   }
   for (int i = 0; i < p->n_stores; i++)
-    if (p->stores[i].kind == STORE_ARENA) todo[n++] = &p->stores[i];
-  qsort(todo, n, sizeof *todo, by_size);
+    if (p->stores[i].kind == STORE_ARENA) open[n++] = &p->stores[i];
+  qsort(open, n, sizeof *open, by_size);
   p->arena_bytes = 0;
-  for (size_t i = 0; i < n; i++) { /* done[] is sorted by offset */
-    sl_storage *s = todo[i];
+  for (size_t i = 0; i < n; i++) { /* placed[] is sorted by offset */
+    sl_storage *s = open[i];
     uint64_t at = 0, size = padded(p, s->bytes);
     for (size_t k = 0; k < i; k++) {
-      const sl_storage *d = done[k];
+      const sl_storage *d = placed[k];
       if (d->last < s->first || d->first > s->last) continue;
       if (d->offset >= at + size) break;
       if (d->offset + padded(p, d->bytes) > at) at = d->offset + padded(p, d->bytes);
@@ -253,13 +253,13 @@ static sl_status place_arena(sl_plan *p) {
     s->offset = at;
     if (at + size > p->arena_bytes) p->arena_bytes = at + size;
     size_t k = i;
-    for (; k > 0 && done[k - 1]->offset > at; k--) done[k] = done[k - 1];
-    done[k] = s;
+    for (; k > 0 && placed[k - 1]->offset > at; k--) placed[k] = placed[k - 1];
+    placed[k] = s;
   }
   if (p->checked)
-    for (size_t i = 0; i < n; i++) todo[i]->offset += SL_REDZONE;
-  sl_free(ctx, todo);
-  sl_free(ctx, done);
+    for (size_t i = 0; i < n; i++) open[i]->offset += SL_REDZONE;
+  sl_free(ctx, open);
+  sl_free(ctx, placed);
   return SL_STATUS_OK;
 }
 

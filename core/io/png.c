@@ -188,31 +188,36 @@ static sl_status write_grid(const char *path, const layout *l, const sl_tensor *
   return status;
 }
 
+/* Checks, plans, and brings the pixels to the CPU as u8 or f32; the caller releases *pixels. */
+static sl_status prepare(const sl_tensor *images, const sl_png_options *options, sl_png_options *o, layout *l,
+                         sl_tensor **pixels) {
+  *o = options ? *options : (sl_png_options){0};
+  SL_TRY(check_options(o));
+  SL_TRY(plan_layout(images, o, l));
+  return sl_tensor_to(images, sl_tensor_dtype(images) == SL_U8 ? SL_U8 : SL_F32, &sl_device_cpu, pixels);
+}
+
 sl_status sl_png_write(const char *path, const sl_tensor *images, const sl_png_options *options) {
-  sl_png_options o = options ? *options : (sl_png_options){0};
+  sl_png_options o;
   layout l;
-  SL_TRY(check_options(&o));
-  SL_TRY(plan_layout(images, &o, &l));
-  sl_tensor *copy;
-  SL_TRY(sl_tensor_to(images, sl_tensor_dtype(images) == SL_U8 ? SL_U8 : SL_F32, &sl_device_cpu, &copy));
-  sl_status status = write_grid(path, &l, copy, o.quant);
-  sl_tensor_release(copy);
+  sl_tensor *pixels;
+  SL_TRY(prepare(images, options, &o, &l, &pixels));
+  sl_status status = write_grid(path, &l, pixels, o.quant);
+  sl_tensor_release(pixels);
   return status;
 }
 
 sl_status sl_image_grid(const sl_tensor *images, const sl_png_options *options, sl_tensor **out) {
-  sl_png_options o = options ? *options : (sl_png_options){0};
+  sl_png_options o;
   layout l;
+  sl_tensor *pixels;
   *out = NULL;
-  SL_TRY(check_options(&o));
-  SL_TRY(plan_layout(images, &o, &l));
-  sl_tensor *copy;
-  SL_TRY(sl_tensor_to(images, sl_tensor_dtype(images) == SL_U8 ? SL_U8 : SL_F32, &sl_device_cpu, &copy));
+  SL_TRY(prepare(images, options, &o, &l, &pixels));
   sl_status status =
       sl_tensor_new(sl_tensor_context(images), NULL, SL_U8, &SL_SHAPE(l.out_height, l.out_width, l.channels), out);
   for (int64_t y = 0; status == SL_STATUS_OK && y < l.out_height; y++)
-    draw_line(&l, copy, o.quant, y, (uint8_t *)sl_tensor_data(*out) + y * l.out_width * l.channels);
-  sl_tensor_release(copy);
+    draw_line(&l, pixels, o.quant, y, (uint8_t *)sl_tensor_data(*out) + y * l.out_width * l.channels);
+  sl_tensor_release(pixels);
   return status;
 }
 

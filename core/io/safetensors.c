@@ -14,6 +14,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/buffer.h"
 #include "io/formats.h"
 
 #define MAX_HEADER 100000000u /* the reference implementation's limit */
@@ -252,61 +253,33 @@ sl_status sl_safetensors_read(const char *path, const uint8_t *data, size_t size
 
 /* --- writing --- */
 
-typedef struct text {
-  sl_context *ctx;
-  char *data;
-  size_t size, room;
-} text;
-
-static sl_status put(text *t, const char *data, size_t n) {
-  if (t->room - t->size < n) {
-    size_t room = (t->size + n) * 2;
-    char *grown = sl_realloc(t->ctx, t->data, room);
-    if (!grown) return SL_STATUS_OOM;
-    t->data = grown;
-    t->room = room;
-  }
-  memcpy(t->data + t->size, data, n);
-  t->size += n;
-  return SL_STATUS_OK;
-}
-
-static sl_status SL_PRINTF(2, 3) put_format(text *t, const char *fmt, ...) {
-  char buffer[128];
-  va_list args;
-  va_start(args, fmt);
-  int n = vsnprintf(buffer, sizeof buffer, fmt, args);
-  va_end(args);
-  return put(t, buffer, (size_t)n);
-}
-
-static sl_status put_string(text *t, const char *s) {
-  SL_TRY(put(t, "\"", 1));
+static sl_status put_string(sl_buffer *t, const char *s) {
+  SL_TRY(sl_buffer_add(t, "\"", 1));
   for (; *s; s++) {
-    if (*s == '"' || *s == '\\') SL_TRY(put_format(t, "\\%c", *s));
-    else if ((unsigned char)*s < 0x20) SL_TRY(put_format(t, "\\u%04x", (unsigned)*s));
-    else SL_TRY(put(t, s, 1));
+    if (*s == '"' || *s == '\\') SL_TRY(sl_buffer_add_format(t, "\\%c", *s));
+    else if ((unsigned char)*s < 0x20) SL_TRY(sl_buffer_add_format(t, "\\u%04x", (unsigned)*s));
+    else SL_TRY(sl_buffer_add(t, s, 1));
   }
-  return put(t, "\"", 1);
+  return sl_buffer_add(t, "\"", 1);
 }
 
 static size_t item_size(const sl_tensor *t) { return sl_dtype_size(sl_tensor_dtype(t)); }
 
 /* Data go by falling item size, so that every tensor is aligned; the header keeps the list's order. */
-static sl_status put_entry(text *t, const sl_tensor_file *file, int64_t index, const uint64_t first[9],
+static sl_status put_entry(sl_buffer *t, const sl_tensor_file *file, int64_t index, const uint64_t first[9],
                            uint64_t *begin) {
   const sl_tensor *x = sl_tensor_file_tensor(file, index);
   const sl_shape *s = sl_tensor_shape(x);
   size_t item = item_size(x);
   SL_TRY(put_string(t, sl_tensor_file_name(file, index)));
-  SL_TRY(put_format(t, ":{\"dtype\":\"%s\",\"shape\":[", dtype_names[sl_tensor_dtype(x)]));
-  for (int d = 0; d < s->rank; d++) SL_TRY(put_format(t, d ? ",%" PRId64 : "%" PRId64, s->dim[d]));
+  SL_TRY(sl_buffer_add_format(t, ":{\"dtype\":\"%s\",\"shape\":[", dtype_names[sl_tensor_dtype(x)]));
+  for (int d = 0; d < s->rank; d++) SL_TRY(sl_buffer_add_format(t, d ? ",%" PRId64 : "%" PRId64, s->dim[d]));
   uint64_t from = first[item] + begin[item];
   begin[item] += (uint64_t)sl_tensor_numel(x) * item;
-  return put_format(t, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", from, first[item] + begin[item]);
+  return sl_buffer_add_format(t, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", from, first[item] + begin[item]);
 }
 
-static sl_status put_header(text *t, const char *path, const sl_tensor_file *file) {
+static sl_status put_header(sl_buffer *t, const char *path, const sl_tensor_file *file) {
   int64_t n = sl_tensor_file_count(file), metas = sl_tensor_file_meta_count(file);
   uint64_t bytes[9] = {0}, first[9] = {0}, begin[9] = {0}; /* by item size */
   for (int64_t i = 0; i < n; i++) {
@@ -314,23 +287,23 @@ static sl_status put_header(text *t, const char *path, const sl_tensor_file *fil
     bytes[item_size(x)] += (uint64_t)sl_tensor_numel(x) * item_size(x);
   }
   for (int k = 7; k > 0; k--) first[k] = first[k + 1] + bytes[k + 1];
-  SL_TRY(put(t, "\0\0\0\0\0\0\0\0{", 9));
+  SL_TRY(sl_buffer_add(t, "\0\0\0\0\0\0\0\0{", 9));
   for (int64_t i = 0; i < metas; i++) {
-    SL_TRY(put_format(t, i ? "," : "\"__metadata__\":{"));
+    SL_TRY(sl_buffer_add_format(t, i ? "," : "\"__metadata__\":{"));
     SL_TRY(put_string(t, sl_tensor_file_meta_key(file, i)));
-    SL_TRY(put(t, ":", 1));
+    SL_TRY(sl_buffer_add(t, ":", 1));
     bool digest = !strcmp(sl_tensor_file_meta_key(file, i), "digest");
     SL_TRY(put_string(t, digest ? DIGEST_ZEROS : sl_tensor_file_meta_value(file, i)));
   }
-  if (metas) SL_TRY(put(t, n ? "}," : "}", n ? 2 : 1));
+  if (metas) SL_TRY(sl_buffer_add(t, n ? "}," : "}", n ? 2 : 1));
   for (int64_t i = 0; i < n; i++) {
     SL_REQUIRE(strcmp(sl_tensor_file_name(file, i), "__metadata__") != 0, ARG,
                "%s: a tensor may not be called __metadata__ in safetensors", path);
-    if (i) SL_TRY(put(t, ",", 1));
+    if (i) SL_TRY(sl_buffer_add(t, ",", 1));
     SL_TRY(put_entry(t, file, i, first, begin));
   }
-  SL_TRY(put(t, "}", 1));
-  while (t->size % 8) SL_TRY(put(t, " ", 1));
+  SL_TRY(sl_buffer_add(t, "}", 1));
+  while (t->size % 8) SL_TRY(sl_buffer_add(t, " ", 1));
   uint64_t size = t->size - 8;
   SL_REQUIRE(size <= MAX_HEADER, UNSUPPORTED, "%s: names and metadata need %" PRIu64 " bytes, more than %u", path, size,
              MAX_HEADER);
@@ -371,7 +344,7 @@ static sl_status take_digest(void *user, const void *data, size_t n) {
 static sl_status take_file(void *user, const void *data, size_t n) { return sl_file_write(user, data, n); }
 
 /* Before the data are written: the header comes first in the file. */
-static sl_status fill_in_digest(text *header, const sl_tensor_file *file) {
+static sl_status fill_in_digest(sl_buffer *header, const sl_tensor_file *file) {
   const char *digits = sl_tensor_file_meta(file, "digest") ? find_digest(header->data + 8, header->size - 8) : NULL;
   if (!digits) return SL_STATUS_OK;
   XXH3_state_t state;
@@ -384,7 +357,7 @@ static sl_status fill_in_digest(text *header, const sl_tensor_file *file) {
 }
 
 sl_status sl_safetensors_write(sl_file_writer *w, const char *path, const sl_tensor_file *file) {
-  text header = {.ctx = sl_tensor_file_context(file)};
+  sl_buffer header = {.ctx = sl_tensor_file_context(file)};
   sl_status status = put_header(&header, path, file);
   if (status == SL_STATUS_OK) status = fill_in_digest(&header, file);
   if (status == SL_STATUS_OK) status = sl_file_write(w, header.data, header.size);
