@@ -1,16 +1,17 @@
-/* Models: sluice.dit and the methods of what it makes. */
+/* Models of any architecture: their methods. What makes them stands in l_<architecture>.c. */
 #include "l_model.h"
 
 #include <string.h>
 
 #include "l_routing.h"
+#include "lcore.h"
 #include "lfields.h"
-#include "model/dit.h"
 
 #define MODEL "sluice.model"
+#define DESCRIBERS "sluice.describers" /* [kind] in the registry: a model's options as a table */
 #define MAX_KEEP 64
 
-static sl_model **push_model(lua_State *L) {
+sl_model **slL_push_model(lua_State *L) {
   sl_model **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   luaL_setmetatable(L, MODEL);
@@ -34,26 +35,7 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
-/* --- sluice.dit --- */
-
-static const char *const dit_fields[] = {"input",   "patch",         "hidden",      "depth",     "heads",   "mlp_ratio",
-                                         "classes", "class_dropout", "learn_sigma", "timesteps", "routing", "seed",
-                                         "device",  "precision",     "residual",    NULL};
-
-static void read_input(lua_State *L, sl_dit_config *c) {
-  int type = lua_getfield(L, 1, "input");
-  if (type != LUA_TTABLE) slL_error(L, "sluice.dit: input is %s, expected {C,H,W}", slL_what(L, -1));
-  if (lua_rawlen(L, -1) != 3)
-    slL_error(L, "sluice.dit: input has %I sizes, expected {C,H,W}", (LUAI_UACINT)lua_rawlen(L, -1));
-  int64_t *to[] = {&c->channels, &c->height, &c->width};
-  for (int i = 0; i < 3; i++) {
-    lua_rawgeti(L, -1, i + 1);
-    if (!lua_isinteger(L, -1)) slL_error(L, "sluice.dit: input must hold three integers, {C,H,W}");
-    *to[i] = lua_tointeger(L, -1);
-    lua_pop(L, 1);
-  }
-  lua_pop(L, 1);
-}
+/* --- what architectures share --- */
 
 sl_precision slL_field_precision(lua_State *L, int idx, const char *what) {
   static const char *const names[] = {"f32", "bf16", NULL};
@@ -63,50 +45,25 @@ sl_precision slL_field_precision(lua_State *L, int idx, const char *what) {
   return (sl_precision){given != NULL, bf16 ? SL_BF16 : SL_F32, residual ? SL_BF16 : SL_F32};
 }
 
-static void read_config(lua_State *L, sl_dit_config *c) {
+slL_model_options slL_read_model_options(lua_State *L, int idx, const char *what) {
   static const char *const devices[] = {"auto", "cpu", NULL};
-  *c = sl_dit_defaults();
-  if (lua_rawgeti(L, 1, 1) != LUA_TNIL) {
-    if (lua_type(L, -1) != LUA_TSTRING)
-      slL_error(L, "sluice.dit: the first element is %s, expected a name like \"DiT-B/2\"", luaL_typename(L, -1));
-    slL_try(L, sl_dit_preset(lua_tostring(L, -1), c));
-  }
+  slL_model_options o = {.timesteps = slL_field_integer(L, idx, what, "timesteps", 1000),
+                         .seed = slL_field_seed(L, idx, what, "seed", 0),
+                         .precision = slL_field_precision(L, idx, what)};
+  slL_field_choice(L, idx, what, "device", devices, 0);
+  lua_getfield(L, idx, "routing");
+  o.routing = slL_opt_routing(L, -1, what);
   lua_pop(L, 1);
-  read_input(L, c);
-  const char *w = "sluice.dit";
-  c->patch = slL_field_integer(L, 1, w, "patch", c->patch);
-  c->hidden = slL_field_integer(L, 1, w, "hidden", c->hidden);
-  c->depth = slL_field_integer(L, 1, w, "depth", c->depth);
-  c->heads = slL_field_integer(L, 1, w, "heads", c->heads);
-  if (!c->patch || !c->hidden || !c->depth || !c->heads)
-    slL_error(L, "sluice.dit: %s is missing or 0; give patch, hidden, depth and heads, or a name like \"DiT-B/2\"",
-              !c->patch    ? "patch"
-              : !c->hidden ? "hidden"
-              : !c->depth  ? "depth"
-                           : "heads");
-  c->mlp_ratio = slL_field_number(L, 1, w, "mlp_ratio", c->mlp_ratio);
-  c->classes = slL_field_integer(L, 1, w, "classes", c->classes);
-  c->class_dropout = slL_field_number(L, 1, w, "class_dropout", c->class_dropout);
-  c->learn_sigma = slL_field_boolean(L, 1, w, "learn_sigma", c->learn_sigma);
-  c->timesteps = slL_field_integer(L, 1, w, "timesteps", c->timesteps);
-  c->seed = slL_field_seed(L, 1, w, "seed", 0);
-  slL_field_choice(L, 1, w, "device", devices, 0);
-  sl_precision p = slL_field_precision(L, 1, w);
-  c->compute = p.compute;
-  c->residual = p.residual;
+  return o;
 }
 
-static int l_dit(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
-  slL_options(L, 1, "sluice.dit", dit_fields);
-  sl_dit_config c;
-  read_config(L, &c);
-  lua_getfield(L, 1, "routing");
-  sl_routing *routing = slL_opt_routing(L, -1, "sluice.dit");
-  sl_model **box = push_model(L);
-  slL_try(L, sl_dit_new(slL_context(L), &c, routing, box));
-  return 1;
+const char *slL_preset_name(lua_State *L, int idx, const char *what, const char *example) {
+  int type = lua_rawgeti(L, idx, 1);
+  if (type != LUA_TNIL && type != LUA_TSTRING)
+    slL_error(L, "%s: the first element is %s, expected a name like \"%s\"", what, luaL_typename(L, -1), example);
+  const char *name = lua_tostring(L, -1);
+  lua_pop(L, 1);
+  return name;
 }
 
 /* --- parameters --- */
@@ -487,29 +444,18 @@ static int l_info(lua_State *L) {
   return 1;
 }
 
-/* The fields that sluice.dit takes, as data. */
+/* What `sluice.<kind>` takes to make such a model again, as data. */
 static int l_describe(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
-  const sl_dit_config *c = sl_dit_config_of(m);
-  lua_createtable(L, 0, 12);
+  lua_getfield(L, LUA_REGISTRYINDEX, DESCRIBERS);
+  lua_getfield(L, -1, m->kind->name);
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
   lua_pushstring(L, m->kind->name), lua_setfield(L, -2, "kind");
-  lua_createtable(L, 3, 0);
-  lua_pushinteger(L, c->channels), lua_rawseti(L, -2, 1);
-  lua_pushinteger(L, c->height), lua_rawseti(L, -2, 2);
-  lua_pushinteger(L, c->width), lua_rawseti(L, -2, 3);
-  lua_setfield(L, -2, "input");
-  lua_pushinteger(L, c->patch), lua_setfield(L, -2, "patch");
-  lua_pushinteger(L, c->hidden), lua_setfield(L, -2, "hidden");
-  lua_pushinteger(L, c->depth), lua_setfield(L, -2, "depth");
-  lua_pushinteger(L, c->heads), lua_setfield(L, -2, "heads");
-  lua_pushnumber(L, c->mlp_ratio), lua_setfield(L, -2, "mlp_ratio");
-  lua_pushinteger(L, c->classes), lua_setfield(L, -2, "classes");
-  lua_pushnumber(L, c->class_dropout), lua_setfield(L, -2, "class_dropout");
-  lua_pushboolean(L, c->learn_sigma), lua_setfield(L, -2, "learn_sigma");
-  lua_pushinteger(L, c->timesteps), lua_setfield(L, -2, "timesteps");
-  lua_pushinteger(L, c->seed), lua_setfield(L, -2, "seed");
-  lua_pushstring(L, sl_dtype_name(c->compute)), lua_setfield(L, -2, "precision");
-  lua_pushstring(L, sl_dtype_name(c->residual)), lua_setfield(L, -2, "residual");
+  lua_pushinteger(L, m->info.timesteps), lua_setfield(L, -2, "timesteps");
+  lua_pushinteger(L, m->seed), lua_setfield(L, -2, "seed");
+  lua_pushstring(L, sl_dtype_name(m->compute)), lua_setfield(L, -2, "precision");
+  lua_pushstring(L, sl_dtype_name(m->residual)), lua_setfield(L, -2, "residual");
   slL_push_routing_description(L, m->routing);
   lua_setfield(L, -2, "routing");
   return 1;
@@ -569,8 +515,19 @@ static const luaL_Reg methods[] = {{"names", l_names},
 
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
 
-void slL_open_model(lua_State *L) {
-  slL_class(L, MODEL, meta, methods);
-  lua_pushcfunction(L, l_dit);
-  lua_setfield(L, -2, "dit");
+void slL_open_model(lua_State *L) { slL_class(L, MODEL, meta, methods); }
+
+void slL_model_kind(lua_State *L, const char *name, lua_CFunction make, lua_CFunction describe) {
+  lua_pushcfunction(L, make);
+  lua_setfield(L, -2, name);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, DESCRIBERS);
+  lua_pushcfunction(L, describe);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  luaL_getsubtable(L, -1, "sluice.core");
+  luaL_getsubtable(L, -1, "models");
+  lua_pushcfunction(L, make);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 3);
 }

@@ -6,6 +6,7 @@
 #include "lfields.h"
 
 #define ROUTING "sluice.routing"
+#define MAX_TABLES 10000
 
 static sl_routing **push_routing(lua_State *L) {
   sl_routing **box = lua_newuserdatauv(L, sizeof *box, 0);
@@ -65,9 +66,26 @@ static int l_none(lua_State *L) {
   return 1;
 }
 
+/* sluice.routing.table(u8 [blocks,T,C]), or of a list of u8 [T,C], one per routed block. */
 static int l_table(lua_State *L) {
-  sl_tensor *masks = slL_check_tensor(L, 1);
-  slL_try(L, sl_routing_from_table(slL_context(L), masks, push_routing(L)));
+  bool list = lua_type(L, 1) == LUA_TTABLE;
+  sl_tensor *all = list ? NULL : slL_check_tensor(L, 1);
+  if (all && sl_tensor_shape(all)->rank != 3)
+    slL_error(L, "routing.table: the table is %s, expected [blocks,T,C], or a list of [T,C]",
+              sl_shape_text(sl_tensor_shape(all)));
+  int64_t n = list ? (int64_t)lua_rawlen(L, 1) : sl_tensor_shape(all)->dim[0];
+  if (n > MAX_TABLES) slL_error(L, "routing.table: %I blocks, at most %d", (LUAI_UACINT)n, MAX_TABLES);
+  luaL_checkstack(L, (int)n + 2, "routing.table");
+  sl_tensor **tables = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof(sl_tensor *), 0);
+  for (int i = 0; i < (int)n; i++) { /* each stays on the stack while it is used */
+    if (list) {
+      lua_rawgeti(L, 1, i + 1);
+    } else {
+      slL_try(L, sl_tensor_select(all, 0, i, slL_push_tensor(L)));
+    }
+    tables[i] = slL_check_tensor(L, -1);
+  }
+  slL_try(L, sl_routing_from_tables(slL_context(L), (int)n, tables, push_routing(L)));
   return 1;
 }
 

@@ -95,8 +95,8 @@ static sl_value *dit_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
   sl_init pos = {.kind = SL_INIT_FIXED, .fill = fill_pos_embed, .user = k};
   z = sl_add(z, sl_builder_param(b, "pos_embed", &SL_SHAPE(1, gh * gw, k->hidden), pos));
   z = sl_name(b->residual == SL_F32 ? z : sl_cast(z, b->residual), "tokens");
-  sl_value *c = sl_nn_timestep(b, "t_embedder", t, T_FREQUENCIES, k->hidden);
   sl_init normal = {.kind = SL_INIT_NORMAL, .a = 0.02f};
+  sl_value *c = sl_nn_timestep(b, "t_embedder.mlp", t, T_FREQUENCIES, k->hidden, normal);
   int64_t rows = k->classes + (m->info.null_class ? 1 : 0);
   c = sl_name(sl_add(c, sl_nn_embedding(b, "y_embedder.embedding_table", y, rows, k->hidden, normal)), "c");
   sl_value *act = sl_silu(c);
@@ -104,10 +104,7 @@ static sl_value *dit_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
     sl_scope_push(b->g, "blocks.%d", (int)i);
     z = block(m, b, i, z, act, t);
     sl_scope_pop(b->g);
-    char name[32];
-    snprintf(name, sizeof name, "blocks.%d", (int)i);
-    if (z) z->node->scope = "";
-    sl_name(z, "%s", name);
+    sl_model_name_block(z, "blocks.%d", (int)i);
   }
   sl_value *o = final_layer(k, b, z, act, co);
   o = SL_PERMUTE(SL_RESHAPE(o, n, gh, gw, p, p, co), 0, 5, 1, 3, 2, 4); /* [N, C, gh, p, gw, p] */
@@ -116,7 +113,11 @@ static sl_value *dit_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
 
 static void dit_free(sl_model *m) { sl_free(m->ctx, m->config); }
 
-static const sl_model_kind dit_kind = {"dit", dit_forward, dit_free};
+static const sl_model_kind dit_kind = {.name = "dit",
+                                       .forward = dit_forward,
+                                       .free = dit_free,
+                                       .t_embed = "t_embedder.mlp.2",
+                                       .landmarks = "c, tokens, blocks.0"};
 
 /* --- construction --- */
 

@@ -1,6 +1,7 @@
 /* Models' life: description, parameters, mask tables, graph building. */
 #include "model/model.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -127,6 +128,17 @@ sl_value *sl_model_mask(sl_model *m, sl_builder *b, int block, sl_value *t) {
   rows = sl_gather(sl_table(b->g, table, m->masks[first]), task);
   if (rows) rows->node->scope = "";
   return sl_name(rows, "%s", name);
+}
+
+sl_value *sl_model_name_block(sl_value *v, const char *fmt, ...) {
+  if (!v) return NULL;
+  char name[64];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(name, sizeof name, fmt, args);
+  va_end(args);
+  v->node->scope = "";
+  return sl_name(v, "%s", name);
 }
 
 sl_status sl_precision_check(const char *what, sl_precision p) {

@@ -24,6 +24,8 @@ typedef struct sl_model_kind {
    * models without classes). Declares parameters through b. */
   sl_value *(*forward)(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);
   void (*free)(sl_model *m);
+  const char *t_embed;   /* name of the timestep embedding after its MLP */
+  const char *landmarks; /* names worth keeping, for messages: "c, tokens, blocks.0" */
 } sl_model_kind;
 
 /* What every architecture tells of itself. */
@@ -63,6 +65,9 @@ SL_MUST_USE sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind
 /* The mask rows u8 [N, C] of routed block `block` for t, or NULL without routing. A fractional t takes the nearest
  * integer's row, half to even. Rows of equal tables are gathered once per graph. */
 sl_value *sl_model_mask(sl_model *m, sl_builder *b, int block, sl_value *t);
+
+/* Names what a whole block gives, outside the block's own scope: "blocks.3". */
+sl_value *sl_model_name_block(sl_value *v, const char *fmt, ...) SL_PRINTF(2, 3);
 
 sl_model *sl_model_retain(sl_model *m);
 void sl_model_release(sl_model *m);

@@ -82,10 +82,9 @@ sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y
 static sl_status keep_values(const call *c, sl_graph *g, sl_value **out) {
   for (int i = 0; i < c->n_keep; i++) {
     out[1 + i] = sl_graph_find(g, c->keep[i]);
-    SL_REQUIRE(
-        out[1 + i], ARG,
-        "%s: keep names \"%s\", which the model does not have; there are c, tokens, blocks.0 and every layer's name",
-        c->m->kind->name, c->keep[i]);
+    SL_REQUIRE(out[1 + i], ARG,
+               "%s: keep names \"%s\", which the model does not have; there are %s and every layer's name",
+               c->m->kind->name, c->keep[i], c->m->kind->landmarks);
   }
   return SL_STATUS_OK;
 }
@@ -121,10 +120,7 @@ static sl_status build_call(void *user, sl_graph *g, int n_in, sl_value *const *
   } else {
     out[0] = sl_model_build(c->m, &b, x, t, y);
     if (c->kind == CALL_GRADIENTS) s = build_gradients(&b, out[0], x, last, &out[0]);
-    if (c->kind == CALL_T_EMBED && !sl_graph_broken(g)) {
-      out[0] = sl_graph_find(g, "t_embedder.mlp.2");
-      if (!out[0]) out[0] = sl_graph_find(g, "time_embed.2");
-    }
+    if (c->kind == CALL_T_EMBED && !sl_graph_broken(g)) out[0] = sl_graph_find(g, c->m->kind->t_embed);
   }
   if (s == SL_STATUS_OK) s = sl_graph_status(g);
   if (s == SL_STATUS_OK) s = keep_values(c, g, out);

@@ -1,10 +1,22 @@
 #include "nn/layers.h"
 
+#include <math.h>
+
+#define NORM_GROUPS 32
+#define NORM_EPS 1e-5
+
+static sl_value *bias_param(sl_builder *b, int64_t out, int64_t fan_in, sl_init of_weight) {
+  sl_init init = {.kind = SL_INIT_ZERO};
+  if (of_weight.kind == SL_INIT_FAN_IN_UNIFORM)
+    init = (sl_init){.kind = SL_INIT_UNIFORM, .a = 1.0f / sqrtf((float)fan_in)};
+  return sl_builder_param(b, "bias", &SL_SHAPE(out), init);
+}
+
 sl_value *sl_nn_linear(sl_builder *b, const char *name, sl_value *x, int64_t out, sl_act act, sl_init init) {
   if (!x) return NULL;
   sl_scope_push(b->g, "%s", name);
-  sl_value *w = sl_builder_param(b, "weight", &SL_SHAPE(out, x->shape.dim[x->shape.rank - 1]), init);
-  sl_value *bias = sl_builder_param(b, "bias", &SL_SHAPE(out), (sl_init){.kind = SL_INIT_ZERO});
+  int64_t in = x->shape.dim[x->shape.rank - 1];
+  sl_value *w = sl_builder_param(b, "weight", &SL_SHAPE(out, in), init), *bias = bias_param(b, out, in, init);
   sl_scope_pop(b->g);
   return sl_name(sl_linear(sl_cast(x, b->compute), sl_cast(w, b->compute), bias, act), "%s", name);
 }
@@ -16,10 +28,10 @@ sl_value *sl_nn_embedding(sl_builder *b, const char *name, sl_value *index, int6
   return sl_name(sl_gather(table, index), "%s", name);
 }
 
-sl_value *sl_nn_timestep(sl_builder *b, const char *name, sl_value *t, int64_t frequencies, int64_t width) {
-  sl_init init = {.kind = SL_INIT_NORMAL, .a = 0.02f};
+sl_value *sl_nn_timestep(sl_builder *b, const char *name, sl_value *t, int64_t frequencies, int64_t width,
+                         sl_init init) {
   sl_value *freq = sl_name(sl_timestep_embedding(t, frequencies), "t_freq");
-  sl_scope_push(b->g, "%s.mlp", name);
+  sl_scope_push(b->g, "%s", name);
   sl_value *h = sl_nn_linear(b, "0", freq, width, SL_ACT_SILU, init);
   sl_value *out = sl_nn_linear(b, "2", h, width, SL_ACT_NONE, init);
   sl_scope_pop(b->g);
@@ -49,4 +61,40 @@ sl_value *sl_nn_self_attention(sl_builder *b, const char *name, sl_value *x, int
   sl_value *out = sl_nn_linear(b, "proj", SL_RESHAPE(o, n, t, d), d, SL_ACT_NONE, init);
   sl_scope_pop(b->g);
   return out;
+}
+
+sl_value *sl_nn_conv2d(sl_builder *b, const char *name, sl_value *x, int64_t out, int64_t side, int64_t stride,
+                       sl_init init) {
+  if (!x) return NULL;
+  int64_t in = x->shape.dim[1], pad = side / 2;
+  sl_scope_push(b->g, "%s", name);
+  sl_value *w = sl_builder_param(b, "weight", &SL_SHAPE(out, in, side, side), init);
+  sl_value *bias = bias_param(b, out, in * side * side, init);
+  sl_scope_pop(b->g);
+  sl_window window = {.stride = {stride, stride}, .dilation = {1, 1}, .pad = {pad, pad, pad, pad}};
+  return sl_name(sl_conv2d(x, w, bias, &window, 1), "%s", name);
+}
+
+sl_value *sl_nn_pointwise(sl_builder *b, const char *name, sl_value *x, int64_t out, sl_init init) {
+  if (!x) return NULL;
+  int64_t in = x->shape.dim[2];
+  sl_scope_push(b->g, "%s", name);
+  sl_value *w = sl_builder_param(b, "weight", &SL_SHAPE(out, in, 1), init), *bias = bias_param(b, out, in, init);
+  sl_scope_pop(b->g);
+  return sl_name(sl_linear(x, SL_RESHAPE(w, out, in), bias, SL_ACT_NONE), "%s", name);
+}
+
+sl_value *sl_nn_group_norm(sl_builder *b, const char *name, sl_value *x, sl_value *scale, sl_value *shift, sl_act act,
+                           sl_value *mask) {
+  if (!x) return NULL;
+  sl_scope_push(b->g, "%s", name);
+  sl_group_norm_parts p = {.scale = scale, .shift = shift, .mask = mask};
+  p.w = sl_builder_param(b, "weight", &SL_SHAPE(x->shape.dim[1]), (sl_init){.kind = SL_INIT_ONE});
+  p.b = sl_builder_param(b, "bias", &SL_SHAPE(x->shape.dim[1]), (sl_init){.kind = SL_INIT_ZERO});
+  sl_scope_pop(b->g);
+  return sl_name(sl_group_norm(x, &p, NORM_GROUPS, NORM_EPS, act), "%s", name);
+}
+
+sl_value *sl_nn_dropout(sl_builder *b, sl_value *x, double p, int64_t site) {
+  return b->training && p > 0 ? sl_dropout(x, p, site) : x;
 }

@@ -101,6 +101,13 @@ sl_status sl_params_part(const sl_params *p, int i, sl_tensor *flat, sl_tensor *
   return sl_tensor_view_as(flat, &q->shape, stride, q->offset, out);
 }
 
+/* Of a parameter of n elements, drawn from -bound to bound. */
+static float uniform_bound(const sl_param *q, int64_t n) {
+  int64_t fan_out = q->shape.rank ? q->shape.dim[0] : 1, fan_in = fan_out ? n / fan_out : 0;
+  if (q->init.kind == SL_INIT_UNIFORM) return q->init.a;
+  return q->init.kind == SL_INIT_FAN_IN_UNIFORM ? 1.0f / sqrtf((float)fan_in) : sqrtf(6.0f / (float)(fan_out + fan_in));
+}
+
 static void init_one(const sl_param *q, uint32_t seed, uint32_t number, float *out) {
   int64_t n = sl_shape_numel(&q->shape);
   sl_rng_key key = {seed, SL_STREAM_INIT};
@@ -113,9 +120,10 @@ static void init_one(const sl_param *q, uint32_t seed, uint32_t number, float *o
       sl_random_normal(key, number, 0, 0, n, out);
       for (int64_t i = 0; i < n; i++) out[i] *= q->init.a;
       break;
-    case SL_INIT_XAVIER_UNIFORM: {
-      int64_t fan_out = q->shape.rank ? q->shape.dim[0] : 1;
-      float bound = sqrtf(6.0f / (float)(fan_out + (fan_out ? n / fan_out : 0)));
+    case SL_INIT_XAVIER_UNIFORM:
+    case SL_INIT_FAN_IN_UNIFORM:
+    case SL_INIT_UNIFORM: {
+      float bound = uniform_bound(q, n);
       sl_random_uniform(key, number, 0, 0, n, out);
       for (int64_t i = 0; i < n; i++) out[i] = (2.0f * out[i] - 1.0f) * bound;
       break;

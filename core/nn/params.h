@@ -12,6 +12,8 @@ typedef enum sl_init_kind {
   SL_INIT_ONE,
   SL_INIT_NORMAL,         /* standard deviation a */
   SL_INIT_XAVIER_UNIFORM, /* +-sqrt(6 / (fan_in + fan_out)), fans from the shape seen as [dim 0, rest] */
+  SL_INIT_FAN_IN_UNIFORM, /* +-1 / sqrt(fan_in), as torch's linear and convolution layers; of a layer: its bias too */
+  SL_INIT_UNIFORM,        /* +-a */
   SL_INIT_FIXED,          /* values given by fill(); not trained */
 } sl_init_kind;
 

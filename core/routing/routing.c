@@ -16,8 +16,8 @@ struct sl_routing {
   sl_routing_variant variant;
   double alpha, beta;
   uint32_t seed;
-  sl_tensor *table; /* u8 [blocks, T, C] */
-  bool same_blocks;
+  int blocks;
+  sl_tensor **tables; /* [blocks] u8 [T, C] */
   sl_routing_fn fn;
   void *user;
   void (*release)(void *user);
@@ -43,7 +43,7 @@ static sl_status create(sl_context *ctx, sl_routing value, sl_routing **out) {
 
 sl_status sl_routing_none(sl_context *ctx, sl_routing **out) {
   *out = NULL;
-  return create(ctx, (sl_routing){.kind = SL_ROUTING_NONE, .same_blocks = true}, out);
+  return create(ctx, (sl_routing){.kind = SL_ROUTING_NONE}, out);
 }
 
 static sl_status check_beta(const char *kind, double beta) {
@@ -57,7 +57,7 @@ sl_status sl_routing_dtr(sl_context *ctx, double alpha, double beta, sl_routing_
   SL_TRY(check_beta("dtr", beta));
   SL_REQUIRE(variant == SL_ROUTING_REFERENCE || variant == SL_ROUTING_EQ4, ARG,
              "routing.dtr: variant is %d, expected reference (0) or eq4 (1)", (int)variant);
-  sl_routing value = {.kind = SL_ROUTING_DTR, .variant = variant, .alpha = alpha, .beta = beta, .same_blocks = true};
+  sl_routing value = {.kind = SL_ROUTING_DTR, .variant = variant, .alpha = alpha, .beta = beta};
   return create(ctx, value, out);
 }
 
@@ -67,34 +67,32 @@ sl_status sl_routing_random(sl_context *ctx, double beta, uint32_t seed, sl_rout
   return create(ctx, (sl_routing){.kind = SL_ROUTING_RANDOM, .beta = beta, .seed = seed}, out);
 }
 
-static bool equal_blocks(const sl_tensor *table) {
-  const sl_shape *s = sl_tensor_shape(table);
-  size_t one = (size_t)(s->dim[1] * s->dim[2]);
-  const uint8_t *data = sl_tensor_data(table);
-  for (int64_t b = 1; b < s->dim[0]; b++)
-    if (memcmp(data, data + (size_t)b * one, one)) return false;
-  return true;
-}
-
-sl_status sl_routing_from_table(sl_context *ctx, const sl_tensor *table, sl_routing **out) {
-  *out = NULL;
-  SL_REQUIRE(table, ARG, "routing.table: the table is missing, expected a u8 tensor [blocks,T,C]");
+static sl_status keep_table(sl_context *ctx, const sl_tensor *table, int block, sl_tensor **out) {
+  SL_REQUIRE(table, ARG, "routing.table: the table of block %d is missing, expected a u8 tensor [T,C]", block + 1);
   sl_dtype dtype = sl_tensor_dtype(table);
   const sl_shape *s = sl_tensor_shape(table);
-  SL_REQUIRE(dtype == SL_U8 || dtype == SL_BOOL, DTYPE, "routing.table: the table is %s, expected u8 or bool",
-             sl_dtype_name(dtype));
-  SL_REQUIRE(s->rank == 3 && sl_shape_numel(s) > 0, SHAPE, "routing.table: the table is %s, expected [blocks,T,C]",
-             sl_shape_text(s));
+  SL_REQUIRE(dtype == SL_U8 || dtype == SL_BOOL, DTYPE,
+             "routing.table: the table of block %d is %s, expected u8 or bool", block + 1, sl_dtype_name(dtype));
+  SL_REQUIRE(s->rank == 2 && sl_shape_numel(s) > 0, SHAPE, "routing.table: the table of block %d is %s, expected [T,C]",
+             block + 1, sl_shape_text(s));
+  SL_TRY(sl_tensor_zeros(ctx, NULL, SL_U8, s, out));
+  SL_TRY(sl_tensor_copy(*out, table));
+  return sl_routing_check_rows(sl_tensor_data(*out), 1, s->dim[0], s->dim[1], block, "routing.table");
+}
+
+sl_status sl_routing_from_tables(sl_context *ctx, int blocks, sl_tensor *const *tables, sl_routing **out) {
+  *out = NULL;
+  SL_REQUIRE(blocks >= 1, ARG, "routing.table: no tables, expected one u8 tensor [T,C] per routed block");
   sl_routing *r;
-  SL_TRY(create(ctx, (sl_routing){.kind = SL_ROUTING_TABLE}, &r));
-  sl_status status;
-  SL_GOTO(sl_tensor_to(table, SL_U8, &sl_device_cpu, &r->table));
-  SL_GOTO(sl_routing_check_rows(sl_tensor_data(r->table), s->dim[0], s->dim[1], s->dim[2], 0, "routing.table"));
-  r->same_blocks = equal_blocks(r->table);
-  *out = r;
-  return SL_STATUS_OK;
-done:
-  sl_routing_release(r);
+  SL_TRY(create(ctx, (sl_routing){.kind = SL_ROUTING_TABLE, .blocks = blocks}, &r));
+  r->tables = sl_alloc_zero(ctx, (size_t)blocks * sizeof *r->tables);
+  sl_status status = r->tables ? SL_STATUS_OK : SL_STATUS_OOM;
+  for (int i = 0; status == SL_STATUS_OK && i < blocks; i++) status = keep_table(ctx, tables[i], i, &r->tables[i]);
+  if (status == SL_STATUS_OK) {
+    *out = r;
+  } else {
+    sl_routing_release(r);
+  }
   return status;
 }
 
@@ -112,7 +110,8 @@ sl_routing *sl_routing_retain(sl_routing *r) {
 
 void sl_routing_release(sl_routing *r) {
   if (!r || --r->refs > 0) return;
-  sl_tensor_release(r->table);
+  for (int i = 0; r->tables && i < r->blocks; i++) sl_tensor_release(r->tables[i]);
+  sl_free(r->ctx, r->tables);
   if (r->release) r->release(r->user);
   sl_free(r->ctx, r);
 }
@@ -124,10 +123,8 @@ double sl_routing_beta(const sl_routing *r) { return r->beta; }
 uint32_t sl_routing_seed(const sl_routing *r) { return r->seed; }
 sl_routing_variant sl_routing_variant_of(const sl_routing *r) { return r->variant; }
 const char *sl_routing_variant_name(sl_routing_variant variant) { return variant_names[variant]; }
-const sl_tensor *sl_routing_tables(const sl_routing *r) { return r->table; }
 bool sl_routing_is_none(const sl_routing *r) { return r->kind == SL_ROUTING_NONE; }
 bool sl_routing_is_formula(const sl_routing *r) { return r->kind != SL_ROUTING_TABLE && r->kind != SL_ROUTING_CUSTOM; }
-bool sl_routing_same_blocks(const sl_routing *r) { return r->same_blocks; }
 
 sl_status sl_routing_variant_from_name(const char *name, sl_routing_variant *out) {
   for (int i = 0; i < SL_ROUTING_VARIANT_COUNT; i++) {
@@ -157,11 +154,12 @@ static sl_status fill_random(const sl_routing *r, sl_context *ctx, int64_t T, in
 }
 
 static sl_status fill_stored(const sl_routing *r, int64_t T, int64_t C, int block, int blocks, uint8_t *mask) {
-  const sl_shape *s = sl_tensor_shape(r->table);
-  SL_REQUIRE(s->dim[1] == T && s->dim[2] == C && (blocks == 0 || s->dim[0] == blocks) && block < s->dim[0], SHAPE,
-             "routing.table: the table is %s, expected %s ([blocks,T,C]) for block %d", sl_shape_text(s),
-             sl_shape_text(&SL_SHAPE(blocks ? blocks : block + 1, T, C)), block + 1);
-  memcpy(mask, (const uint8_t *)sl_tensor_data(r->table) + (int64_t)block * T * C, (size_t)(T * C));
+  SL_REQUIRE(block < r->blocks && (blocks == 0 || r->blocks == blocks), SHAPE,
+             "routing.table: there are tables of %d blocks, expected %d", r->blocks, blocks ? blocks : block + 1);
+  const sl_shape *s = sl_tensor_shape(r->tables[block]);
+  SL_REQUIRE(s->dim[0] == T && s->dim[1] == C, SHAPE, "routing.table: the table of block %d is %s, expected %s ([T,C])",
+             block + 1, sl_shape_text(s), sl_shape_text(&SL_SHAPE(T, C)));
+  memcpy(mask, sl_tensor_data(r->tables[block]), (size_t)(T * C));
   return SL_STATUS_OK;
 }
 

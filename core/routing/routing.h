@@ -41,8 +41,9 @@ SL_MUST_USE sl_status sl_routing_dtr(sl_context *ctx, double alpha, double beta,
 /* Each row of each block has its own W active channels: those with the W smallest of C uniforms from Philox
  * {seed, SL_STREAM_ROUTING}, sample = block, step = t. 0 < beta <= 1. */
 SL_MUST_USE sl_status sl_routing_random(sl_context *ctx, double beta, uint32_t seed, sl_routing **out);
-/* table: u8 or bool [blocks, T, C] of zeros and ones, copied. ARG, SHAPE, DTYPE, OOM. */
-SL_MUST_USE sl_status sl_routing_from_table(sl_context *ctx, const sl_tensor *table, sl_routing **out);
+/* One table per block, tables[blocks]: u8 or bool [T, C] of zeros and ones, copied; blocks may differ in C. ARG, SHAPE,
+ * DTYPE, OOM. */
+SL_MUST_USE sl_status sl_routing_from_tables(sl_context *ctx, int blocks, sl_tensor *const *tables, sl_routing **out);
 /* release(user) is called when the routing goes (NULL: nothing to do), not when this function fails. */
 SL_MUST_USE sl_status sl_routing_custom(sl_context *ctx, sl_routing_fn fn, void *user, void (*release)(void *user),
                                         sl_routing **out);
@@ -59,11 +60,8 @@ sl_routing_variant sl_routing_variant_of(const sl_routing *r);
 const char *sl_routing_variant_name(sl_routing_variant variant); /* "reference", "eq4" */
 /* ARG lists the names. */
 SL_MUST_USE sl_status sl_routing_variant_from_name(const char *name, sl_routing_variant *out);
-const sl_tensor *sl_routing_tables(const sl_routing *r); /* u8 [blocks, T, C] of kind table, borrowed; else NULL */
 bool sl_routing_is_none(const sl_routing *r);
 bool sl_routing_is_formula(const sl_routing *r); /* kind and numbers alone give the tables back: none, dtr, random */
-/* Whether all blocks with the same channels have the same table: none, dtr, and tables that are equal. */
-bool sl_routing_same_blocks(const sl_routing *r);
 
 /* Active channels of C: (int)(C beta), the truncated product in double. */
 int64_t sl_routing_width(int64_t C, double beta);

@@ -78,16 +78,15 @@ local ROUTINGS = {
 -- The model that model:describe told of; masks: its tables where no formula gives them back.
 local function model_of(architecture, masks)
   local kind, routing = architecture.kind, architecture.routing
-  if kind ~= "dit" then error(("the architecture is %s, this version knows dit"):format(tostring(kind)), 0) end
+  local make_model = core.models[kind] or error(("the architecture is %s, which this version does not know"):format(tostring(kind)), 0)
   architecture.kind = nil
   if #masks > 0 then
-    for i, m in ipairs(masks) do masks[i] = m:reshape { 1, table.unpack(m:shape()) } end
-    architecture.routing = sluice.routing.table(core.join(masks))
+    architecture.routing = sluice.routing.table(masks)
   else
     local make = ROUTINGS[routing.kind] or error(("there is no routing %s"):format(tostring(routing.kind)), 0)
     architecture.routing = make(routing)
   end
-  return sluice.dit(architecture)
+  return make_model(architecture)
 end
 
 local function masks_of(tensors)

@@ -106,7 +106,7 @@ static void test_dtr(void **state) {
   OK(sl_routing_dtr(ctx, 4, 0.8, SL_ROUTING_REFERENCE, &reference));
   OK(sl_routing_dtr(ctx, 4, 0.8, SL_ROUTING_EQ4, &eq4));
   OK(sl_routing_none(ctx, &none));
-  assert_true(sl_routing_same_blocks(reference) && sl_routing_same_blocks(none) && sl_routing_is_none(none));
+  assert_true(sl_routing_is_none(none));
   OK(sl_routing_table(reference, ctx, 1000, 1024, 0, 3, &a));
   OK(sl_routing_table(reference, ctx, 1000, 1024, 2, 3, &b));
   OK(sl_routing_table(eq4, ctx, 1000, 1024, 0, 3, &c));
@@ -147,7 +147,6 @@ static void test_random(void **state) {
   OK(sl_routing_random(ctx, 0.6, 5, &r));
   OK(sl_routing_random(ctx, 0.6, 6, &other));
   assert_int_equal(sl_routing_seed(other), 6);
-  assert_false(sl_routing_same_blocks(r));
   OK(sl_routing_table(r, ctx, 50, 33, 1, 4, &a));
   OK(sl_routing_table(r, ctx, 50, 33, 1, 9, &b));
   OK(sl_routing_table(r, ctx, 50, 33, 2, 4, &c));
@@ -174,34 +173,36 @@ static void test_random(void **state) {
 
 static void test_table(void **state) {
   (void)state;
-  uint8_t data[2 * 3 * 4] = {1, 0, 1};
-  sl_tensor *t, *flat, *floats, *out;
+  uint8_t data[3 * 4] = {1, 0, 1}, wide[3 * 5] = {0, 1, 1};
+  sl_tensor *t, *other, *cube, *floats, *out;
   sl_routing *r;
-  OK(sl_tensor_from(ctx, SL_U8, 3, (int64_t[]){2, 3, 4}, data, &t));
-  OK(sl_tensor_from(ctx, SL_U8, 2, (int64_t[]){6, 4}, data, &flat));
+  OK(sl_tensor_from(ctx, SL_U8, 2, (int64_t[]){3, 4}, data, &t));
+  OK(sl_tensor_from(ctx, SL_U8, 2, (int64_t[]){3, 5}, wide, &other)); /* blocks may differ in channels */
+  OK(sl_tensor_from(ctx, SL_U8, 3, (int64_t[]){1, 3, 4}, data, &cube));
   OK(sl_tensor_zeros(ctx, NULL, SL_F32, sl_tensor_shape(t), &floats));
-  FAILS(sl_routing_from_table(ctx, NULL, &r), ARG, "missing");
-  FAILS(sl_routing_from_table(ctx, flat, &r), SHAPE, "[6,4], expected [blocks,T,C]");
-  FAILS(sl_routing_from_table(ctx, floats, &r), DTYPE, "is f32");
-  OK(sl_routing_from_table(ctx, t, &r));
-  assert_false(sl_routing_same_blocks(r) || sl_routing_is_formula(r));
-  ((uint8_t *)sl_tensor_data(t))[23] = 9; /* the routing has its own copy */
-  assert_true(sl_shape_equal(sl_tensor_shape(sl_routing_tables(r)), sl_tensor_shape(t)));
+  FAILS(sl_routing_from_tables(ctx, 0, NULL, &r), ARG, "no tables");
+  FAILS(sl_routing_from_tables(ctx, 2, (sl_tensor *[]){t, NULL}, &r), ARG, "block 2 is missing");
+  FAILS(sl_routing_from_tables(ctx, 1, &cube, &r), SHAPE, "[1,3,4], expected [T,C]");
+  FAILS(sl_routing_from_tables(ctx, 1, &floats, &r), DTYPE, "is f32");
+  OK(sl_routing_from_tables(ctx, 2, (sl_tensor *[]){t, other}, &r));
+  assert_false(sl_routing_is_formula(r));
+  ((uint8_t *)sl_tensor_data(t))[11] = 9; /* the routing has its own copy */
   OK(sl_routing_table(r, ctx, 3, 4, 0, 2, &out));
   assert_memory_equal(sl_tensor_data(out), data, 12);
   sl_tensor_release(out);
-  OK(sl_routing_table(r, ctx, 3, 4, 1, 0, &out)); /* number of blocks not known */
-  assert_memory_equal(sl_tensor_data(out), data + 12, 12);
+  OK(sl_routing_table(r, ctx, 3, 5, 1, 0, &out)); /* number of blocks not known */
+  assert_memory_equal(sl_tensor_data(out), wide, 15);
   sl_tensor_release(out);
-  FAILS(sl_routing_table(r, ctx, 5, 4, 0, 2, &out), SHAPE, "[2,3,4], expected [2,5,4]");
-  FAILS(sl_routing_table(r, ctx, 3, 4, 0, 3, &out), SHAPE, "expected [3,3,4]");
-  FAILS(sl_routing_table(r, ctx, 3, 4, 2, 0, &out), SHAPE, "block 3");
+  FAILS(sl_routing_table(r, ctx, 5, 4, 0, 2, &out), SHAPE, "block 1 is [3,4], expected [5,4]");
+  FAILS(sl_routing_table(r, ctx, 3, 4, 1, 2, &out), SHAPE, "block 2 is [3,5], expected [3,4]");
+  FAILS(sl_routing_table(r, ctx, 3, 4, 0, 3, &out), SHAPE, "2 blocks, expected 3");
+  FAILS(sl_routing_table(r, ctx, 3, 4, 2, 0, &out), SHAPE, "2 blocks, expected 3");
   sl_routing_release(r);
-  FAILS(sl_routing_from_table(ctx, t, &r), ARG, "block 2, t = 2, channel 4 is 9, expected 0 or 1");
+  FAILS(sl_routing_from_tables(ctx, 2, (sl_tensor *[]){other, t}, &r), ARG,
+        "block 2, t = 2, channel 4 is 9, expected 0 or 1");
   assert_null(r);
-  sl_tensor_release(t);
-  sl_tensor_release(flat);
-  sl_tensor_release(floats);
+  sl_tensor *all[] = {t, other, cube, floats};
+  for (int i = 0; i < 4; i++) sl_tensor_release(all[i]);
 }
 
 typedef struct counter {

@@ -67,12 +67,13 @@ end
 
 local function routing_of(config, tensors)
   local r = config.routing or { kind = "none" }
+  if r == sluice.json.null then return sluice.routing.none() end
   if r.kind == "DTR" then return sluice.routing.dtr { alpha = r.alpha, beta = r.beta } end
   if r.kind == "random" then return sluice.routing.table(tensors.mask) end
   return sluice.routing.none()
 end
 
--- The model of a file's configuration with the weights it names.
+-- The model of a DiT file's configuration with the weights it names.
 function golden.dit(config, tensors)
   local m = config.model
   local model = sluice.dit {
@@ -82,6 +83,46 @@ function golden.dit(config, tensors)
   }
   model:load_state((golden.open(config.weights)))
   return model
+end
+
+-- The same of an ADM file. The configuration has attention's down-sampling factors, as UNetModel takes them. o: more options
+function golden.adm(config, tensors, o)
+  local m = config.model
+  local options = {
+    image_size = m.image_size, in_channels = m.in_channels, out_channels = m.out_channels, model_channels = m.model_channels,
+    num_res_blocks = m.num_res_blocks, channel_mult = m.channel_mult, attention_resolutions = {}, classes = m.num_classes,
+    num_head_channels = m.num_head_channels, use_scale_shift_norm = m.use_scale_shift_norm, resblock_updown = m.resblock_updown,
+    use_new_attention_order = m.use_new_attention_order, dropout = m.dropout, timesteps = config.taskcount or 1000,
+    routing = routing_of(config, tensors),
+  }
+  for i, factor in ipairs(m.attention_resolutions) do options.attention_resolutions[i] = m.image_size // factor end
+  for k, v in pairs(o or {}) do options[k] = v end
+  local model = sluice.adm(options)
+  model:load_state((golden.open(config.weights)))
+  return model
+end
+
+-- All gradients of sum(out * loss_weight) against the file's, whole ones (grad.NAME) and every k-th element (grad_everyK.NAME); all: the
+-- norm of all of them together. The number compared.
+function golden.gradients(model, f, all)
+  local grads, compared = model:gradients(f["in.x"], f["in.t"], f["in.y"], f.loss_weight), 0
+  for name, ref in pairs(f) do
+    local every, param = name:match "^grad_every(%d+)%.(.*)"
+    param = param or name:match "^grad%.(.*)"
+    if param then
+      local mine = param == "in.x" and grads.x or grads[param]
+      assert(mine, "no gradient for " .. param)
+      if every then
+        local flat = mine:reshape { -1 }
+        mine = flat:slice(1, 1, #flat, math.tointeger(every))
+      end
+      local limit = 1e-4 * ref:norm():item() + 1e-6 * all
+      local d = (mine - ref):norm():item()
+      assert(d <= limit, ("%s: off by %.3g, limit %.3g"):format(name, d, limit))
+      compared = compared + 1
+    end
+  end
+  return compared, grads
 end
 
 return golden
