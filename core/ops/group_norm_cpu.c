@@ -1,179 +1,233 @@
-/* GroupNorm on the CPU: a group of a sample at a time, sums in double. One loop for both orders: a group is `lines`
- * lines of `length` neighbours, `step` apart – its channels in planes, its pixels in channels-last images. */
-#include <math.h>
+/* GroupNorm on the CPU. The unit of work is a slab: some whole groups of one sample, read panel by panel. Sums are
+ * taken in double, the mean before the squares of what deviates from it. */
+#define SL_LOOPS sl__group_norm_base
+#include "ops/group_norm_loops.h"
 
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
-#define PART 64 /* neighbours handled at a time */
+#define SLAB 64 /* channels of a slab in channels-last images, if its groups are smaller */
 
 typedef struct task {
+  const sl_group_norm_loops *loops;
   const float *x, *w, *b, *scale, *shift, *dy;
   const uint8_t *mask;
-  float *y, *mean, *rstd, *dx;
-  double *sums;              /* [N, C, 2]: sum dz, sum dz xhat */
-  int64_t C, groups, per, S; /* channels, groups, channels of a group, elements of a channel */
-  int64_t lines, length, step;
+  float *y, *mean, *rstd, *dx; /* any of them may be NULL */
+  double *sums;                /* [N, C, 2]: sum dz, sum dz xhat */
+  int64_t C, groups, per, S;   /* channels, groups, channels of a group, elements of a channel */
+  int64_t slab, slabs;         /* groups of a slab, slabs of a sample */
   double eps;
   bool silu, last;
 } task;
 
-static task task_of(const sl_view *x, int64_t groups, bool silu, bool last) {
-  int rank = x->shape.rank;
-  task t = {.x = x->data, .C = x->shape.dim[last ? rank - 1 : 1], .groups = groups, .silu = silu, .last = last, .S = 1};
-  for (int i = 1; i < rank; i++) t.S *= i == (last ? rank - 1 : 1) ? 1 : x->shape.dim[i];
+static const sl_group_norm_loops *loops_of(const sl_exec *e) {
+  switch (sl_context_isa(e->ctx)) {
+    case SL_ISA_AVX512: return &sl__group_norm_avx512;
+    case SL_ISA_AVX2: return &sl__group_norm_avx2;
+    default: return &sl__group_norm_base;
+  }
+}
+
+static task task_of(const sl_exec *e, const sl_view *x, int64_t groups, bool silu, bool last) {
+  int rank = x->shape.rank, channels = last ? rank - 1 : 1;
+  task t = {.loops = loops_of(e),
+            .x = x->data,
+            .C = x->shape.dim[channels],
+            .groups = groups,
+            .silu = silu,
+            .last = last,
+            .S = 1};
+  for (int i = 1; i < rank; i++) t.S *= i == channels ? 1 : x->shape.dim[i];
   t.per = t.C / groups;
-  t.lines = last ? t.S : t.per;
-  t.length = last ? t.per : t.S;
-  t.step = last ? t.C : t.S;
+  t.slab = last && t.per > 0 && t.per < SLAB ? SLAB / t.per : 1;
+  if (t.slab > groups) t.slab = groups;
+  t.slabs = (groups + t.slab - 1) / t.slab;
   return t;
 }
 
-/* First element of group k % groups of sample k / groups. */
-static int64_t start_of(const task *t, int64_t k) {
-  int64_t n = k / t->groups, c = k % t->groups * t->per;
-  return n * t->C * t->S + (t->last ? c : c * t->S);
+/* --- slabs and their panels --- */
+
+/* Groups g0 … g1-1 of sample n, and what is known of each. */
+typedef struct slab {
+  int64_t n, g0, g1;
+  double sum[SLAB];
+  float mean[SLAB], rstd[SLAB], mean_all[SLAB], mean_along[SLAB];
+} slab;
+
+static void slab_of(const task *t, int64_t k, slab *s) {
+  s->n = k / t->slabs;
+  s->g0 = k % t->slabs * t->slab;
+  s->g1 = s->g0 + t->slab < t->groups ? s->g0 + t->slab : t->groups;
 }
 
-/* y = act(xhat * gain + offset) * mask for up to PART neighbours, and their channels. */
-typedef struct part {
-  float gain[PART], offset[PART], mask[PART];
-} part;
+/* A panel's place: from channel c0 on, in the images from element `at` on. */
+typedef struct place {
+  int64_t c0, at;
+} place;
 
-static void read_part(const task *t, int64_t n, int64_t c, int64_t size, part *p) {
-  for (int64_t i = 0; i < size; i++) {
-    int64_t ch = t->last ? c + i : c;
-    float w = t->w ? t->w[ch] : 1, b = t->b ? t->b[ch] : 0;
-    float s = t->scale ? 1 + t->scale[n * t->C + ch] : 1, h = t->shift ? t->shift[n * t->C + ch] : 0;
-    p->gain[i] = w * s;
-    p->offset[i] = b * s + h;
-    p->mask[i] = t->mask ? (float)t->mask[n * t->C + ch] : 1;
+/* The group, within the slab, of a panel's column i. */
+static int64_t group_at(const task *t, const slab *s, const place *q, int64_t i) {
+  return (q->c0 + (t->last ? i : 0)) / t->per - s->g0;
+}
+
+static void set_moments(const task *t, const slab *s, const place *q, sl_panel *p) {
+  for (int64_t i = 0; i < p->width; i++) {
+    int64_t g = group_at(t, s, q, i);
+    p->mean[i] = s->mean[g];
+    p->rstd[i] = s->rstd[g];
   }
 }
 
-static void moments(const task *t, const float *x, float *mean, float *rstd) {
-  double sum = 0, squares = 0, count = (double)(t->lines * t->length);
-  for (int64_t l = 0; l < t->lines; l++)
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < t->length; i++) sum += (double)x[l * t->step + i];
-  double m = count > 0 ? sum / count : 0;
-  for (int64_t l = 0; l < t->lines; l++)
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < t->length; i++) {
-      double d = (double)x[l * t->step + i] - m;
-      squares += d * d;
+static void set_affine(const task *t, const slab *s, const place *q, sl_panel *p) {
+  p->silu = t->silu;
+  p->masked = t->mask != NULL;
+  for (int64_t i = 0; i < p->width; i++) {
+    if (i > 0 && !t->last) { /* one channel */
+      p->gain[i] = p->gain[0], p->offset[i] = p->offset[0], p->mask[i] = p->mask[0];
+      continue;
     }
-  *mean = (float)m;
-  *rstd = (float)(1 / sqrt((count > 0 ? squares / count : 0) + t->eps));
-}
-
-/* Calls fn for every part of the group's lines that shares its channels: in planes line by line, in channels-last
- * images column of channels by column, so that a part is read once. */
-typedef void part_fn(const task *t, const part *p, int64_t k, int64_t at, int64_t size, void *state);
-
-static void each_part(const task *t, int64_t k, part_fn *fn, void *state) {
-  int64_t n = k / t->groups, c0 = k % t->groups * t->per, start = start_of(t, k);
-  part p;
-  for (int64_t i = 0; i < t->length; i += PART) {
-    int64_t size = t->length - i < PART ? t->length - i : PART;
-    for (int64_t l = 0; l < t->lines; l++) {
-      if (!t->last || l == 0) read_part(t, n, c0 + (t->last ? i : l), size, &p);
-      fn(t, &p, k, start + l * t->step + i, size, state);
-    }
+    int64_t c = q->c0 + i, nc = s->n * t->C + c;
+    float w = t->w ? t->w[c] : 1, b = t->b ? t->b[c] : 0;
+    float scale = t->scale ? 1 + t->scale[nc] : 1, shift = t->shift ? t->shift[nc] : 0;
+    p->gain[i] = w * scale;
+    p->offset[i] = b * scale + shift;
+    p->mask[i] = t->mask ? (float)t->mask[nc] : 1;
   }
 }
 
-typedef struct stats {
-  float mean, rstd;
-} stats;
+typedef void panel_fn(const task *t, slab *s, const place *q, sl_panel *p);
 
-static void forward_part(const task *t, const part *p, int64_t k, int64_t at, int64_t size, void *state) {
-  const stats *s = state;
-  const float *x = t->x + at;
-  float *y = t->y + at;
-  (void)k;
-  for (int64_t i = 0; i < size; i++) y[i] = (x[i] - s->mean) * s->rstd * p->gain[i] + p->offset[i];
-  for (int64_t i = 0; i < size && t->silu; i++) y[i] = y[i] / (1 + expf(-y[i]));
-  for (int64_t i = 0; i < size && t->mask; i++) y[i] *= p->mask[i];
+static void each_panel(const task *t, slab *s, panel_fn *fn) {
+  sl_panel p;
+  for (int64_t c = s->g0 * t->per, end = s->g1 * t->per, next; c < end; c = next) {
+    place q = {c, s->n * t->C * t->S + (t->last ? c : c * t->S)};
+    int64_t whole = t->S / SL_PANEL * SL_PANEL;
+    if (t->last) {
+      next = end - c < SL_PANEL ? end : c + SL_PANEL;
+      p.rows = t->S, p.width = next - c, p.stride = t->C;
+      fn(t, s, &q, &p);
+      continue;
+    }
+    next = c + 1;
+    p.rows = t->S / SL_PANEL, p.width = p.stride = SL_PANEL;
+    if (whole > 0) fn(t, s, &q, &p);
+    q.at += whole;
+    p.rows = 1, p.width = p.stride = t->S - whole;
+    if (p.width > 0) fn(t, s, &q, &p);
+  }
+}
+
+/* --- forward --- */
+
+static void to_groups(const task *t, slab *s, const place *q, const sl_panel *p, const double *columns) {
+  for (int64_t i = 0; i < p->width; i++) s->sum[group_at(t, s, q, i)] += columns[i];
+}
+
+static void sum_panel(const task *t, slab *s, const place *q, sl_panel *p) {
+  double columns[SL_PANEL] = {0};
+  t->loops->sum(p, t->x + q->at, columns);
+  to_groups(t, s, q, p, columns);
+}
+
+static void squares_panel(const task *t, slab *s, const place *q, sl_panel *p) {
+  double columns[SL_PANEL] = {0};
+  for (int64_t i = 0; i < p->width; i++) p->mean[i] = s->mean[group_at(t, s, q, i)];
+  t->loops->squares(p, t->x + q->at, columns);
+  to_groups(t, s, q, p, columns);
+}
+
+static void forward_panel(const task *t, slab *s, const place *q, sl_panel *p) {
+  set_moments(t, s, q, p);
+  set_affine(t, s, q, p);
+  t->loops->forward(p, t->x + q->at, t->y + q->at);
+}
+
+/* Gathers with fn and gives the mean over each group. */
+static void averages(const task *t, slab *s, panel_fn *fn, double *out) {
+  double count = (double)(t->per * t->S);
+  for (int64_t g = 0; g < s->g1 - s->g0; g++) s->sum[g] = 0;
+  each_panel(t, s, fn);
+  for (int64_t g = 0; g < s->g1 - s->g0; g++) out[g] = count > 0 ? s->sum[g] / count : 0;
 }
 
 static void forward(void *user, int64_t begin, int64_t end, int thread) {
   const task *t = user;
+  double average[SLAB];
+  slab s;
   (void)thread;
   for (int64_t k = begin; k < end; k++) {
-    stats s;
-    moments(t, t->x + start_of(t, k), &s.mean, &s.rstd);
-    if (t->mean) t->mean[k] = s.mean;
-    if (t->rstd) t->rstd[k] = s.rstd;
-    if (t->y) each_part(t, k, forward_part, &s);
+    slab_of(t, k, &s);
+    averages(t, &s, sum_panel, average);
+    for (int64_t g = 0; g < s.g1 - s.g0; g++) s.mean[g] = (float)average[g];
+    averages(t, &s, squares_panel, average);
+    for (int64_t g = 0; g < s.g1 - s.g0; g++) s.rstd[g] = (float)(1 / sqrt(average[g] + t->eps));
+    size_t first = (size_t)(s.n * t->groups + s.g0), bytes = (size_t)(s.g1 - s.g0) * sizeof *s.mean;
+    if (t->mean) memcpy(t->mean + first, s.mean, bytes);
+    if (t->rstd) memcpy(t->rstd + first, s.rstd, bytes);
+    if (t->y) each_panel(t, &s, forward_panel);
   }
 }
 
 sl_status sl_cpu_group_norm(sl_exec *e, const sl_view *out, const sl_view *in, int64_t groups, double eps, bool silu,
                             bool last) {
-  task t = task_of(&in[0], groups, silu, last);
+  task t = task_of(e, &in[0], groups, silu, last);
   t.w = in[1].data, t.b = in[2].data, t.scale = in[3].data, t.shift = in[4].data, t.mask = in[5].data;
   t.y = out[0].data, t.mean = out[1].data, t.rstd = out[2].data;
   t.eps = eps;
-  sl_parallel_for(e->ctx, in[0].shape.dim[0] * groups, 1, forward, &t);
+  sl_parallel_for(e->ctx, in[0].shape.dim[0] * t.slabs, 1, forward, &t);
   return SL_STATUS_OK;
 }
 
 /* --- backward --- */
 
-typedef struct back {
-  float mean, rstd, mean_all, mean_along;
-} back;
-
-/* The gradient before the activation, dz, of one element. */
-static inline float before_act(const task *t, const part *p, int64_t i, float xhat, float dy) {
-  if (!t->silu) return dy * p->mask[i];
-  float z = xhat * p->gain[i] + p->offset[i], s = 1 / (1 + expf(-z));
-  return dy * p->mask[i] * s * (1 + z * (1 - s));
-}
-
-static void sum_part(const task *t, const part *p, int64_t k, int64_t at, int64_t size, void *state) {
-  const back *b = state;
-  int64_t n = k / t->groups, within = at - start_of(t, k);
-  int64_t c = k % t->groups * t->per + (t->last ? within % t->C : within / t->S);
-  double *sums = t->sums + 2 * (n * t->C + c);
-  for (int64_t i = 0; i < size; i++) {
-    float xhat = (t->x[at + i] - b->mean) * b->rstd, dz = before_act(t, p, i, xhat, t->dy[at + i]);
-    double *to = sums + (t->last ? 2 * i : 0);
-    to[0] += (double)dz;
-    to[1] += (double)dz * (double)xhat;
+static void before_panel(const task *t, slab *s, const place *q, sl_panel *p) {
+  double sum[SL_PANEL] = {0}, along[SL_PANEL] = {0}, *to = t->sums + 2 * (s->n * t->C + q->c0);
+  set_moments(t, s, q, p);
+  set_affine(t, s, q, p);
+  t->loops->before(p, t->x + q->at, t->dy + q->at, t->dx ? t->dx + q->at : NULL, sum, along);
+  for (int64_t i = 0; i < p->width; i++) {
+    to[t->last ? 2 * i : 0] += sum[i];
+    to[t->last ? 2 * i + 1 : 1] += along[i];
   }
 }
 
-static void dx_part(const task *t, const part *p, int64_t k, int64_t at, int64_t size, void *state) {
-  const back *b = state;
-  (void)k;
-  for (int64_t i = 0; i < size; i++) {
-    float xhat = (t->x[at + i] - b->mean) * b->rstd;
-    float d = before_act(t, p, i, xhat, t->dy[at + i]) * p->gain[i];
-    t->dx[at + i] = b->rstd * (d - b->mean_all - xhat * b->mean_along);
+static void dx_panel(const task *t, slab *s, const place *q, sl_panel *p) {
+  set_moments(t, s, q, p);
+  for (int64_t i = 0; i < p->width; i++) {
+    int64_t g = group_at(t, s, q, i);
+    p->mean_all[i] = s->mean_all[g];
+    p->mean_along[i] = s->mean_along[g];
   }
+  t->loops->dx(p, t->x + q->at, t->dx + q->at);
+}
+
+/* Means over group g of dxhat and of dxhat xhat, from its channels' sums. */
+static void gradient_means(const task *t, slab *s, int64_t g) {
+  double all = 0, along = 0, count = (double)(t->per * t->S);
+  for (int64_t c = (s->g0 + g) * t->per; c < (s->g0 + g + 1) * t->per; c++) {
+    const double *sums = t->sums + 2 * (s->n * t->C + c);
+    double gain = (double)((t->w ? t->w[c] : 1) * (t->scale ? 1 + t->scale[s->n * t->C + c] : 1));
+    all += sums[0] * gain;
+    along += sums[1] * gain;
+  }
+  s->mean_all[g] = (float)(all / count);
+  s->mean_along[g] = (float)(along / count);
 }
 
 static void backward(void *user, int64_t begin, int64_t end, int thread) {
   const task *t = user;
+  slab s;
   (void)thread;
   for (int64_t k = begin; k < end; k++) {
-    int64_t n = k / t->groups, c0 = k % t->groups * t->per;
-    double *sums = t->sums + 2 * (n * t->C + c0), all = 0, along = 0; /* over the group: sum dxhat, sum dxhat xhat */
-    for (int64_t i = 0; i < 2 * t->per; i++) sums[i] = 0;
-    back b = {t->mean[k], t->rstd[k], 0, 0};
-    each_part(t, k, sum_part, &b);
-    for (int64_t c = 0; c < t->per; c++) {
-      part p;
-      read_part(t, n, c0 + c, 1, &p);
-      all += sums[2 * c] * (double)p.gain[0];
-      along += sums[2 * c + 1] * (double)p.gain[0];
-    }
-    double count = (double)(t->per * t->S);
-    b.mean_all = (float)(all / count);
-    b.mean_along = (float)(along / count);
-    if (t->dx) each_part(t, k, dx_part, &b);
+    slab_of(t, k, &s);
+    double *sums = t->sums + 2 * (s.n * t->C + s.g0 * t->per);
+    size_t first = (size_t)(s.n * t->groups + s.g0), bytes = (size_t)(s.g1 - s.g0) * sizeof *s.mean;
+    memset(sums, 0, (size_t)(2 * (s.g1 - s.g0) * t->per) * sizeof *sums);
+    memcpy(s.mean, t->mean + first, bytes);
+    memcpy(s.rstd, t->rstd + first, bytes);
+    each_panel(t, &s, before_panel);
+    for (int64_t g = 0; t->dx && g < s.g1 - s.g0; g++) gradient_means(t, &s, g);
+    if (t->dx) each_panel(t, &s, dx_panel);
   }
 }
 
@@ -197,13 +251,13 @@ static void parts(const task *t, int64_t N, const sl_view *out) {
 
 sl_status sl_cpu_group_norm_backward(sl_exec *e, const sl_view *out, const sl_view *in, int64_t groups, bool silu,
                                      bool last, void *workspace) {
-  task t = task_of(&in[1], groups, silu, last);
+  task t = task_of(e, &in[1], groups, silu, last);
   t.dy = in[0].data, t.w = in[2].data, t.b = in[3].data, t.scale = in[4].data, t.shift = in[5].data,
   t.mask = in[6].data;
   t.mean = in[7].data, t.rstd = in[8].data;
   t.dx = out[0].data;
   t.sums = workspace;
-  sl_parallel_for(e->ctx, in[1].shape.dim[0] * groups, 1, backward, &t);
+  sl_parallel_for(e->ctx, in[1].shape.dim[0] * t.slabs, 1, backward, &t);
   parts(&t, in[1].shape.dim[0], out);
   return SL_STATUS_OK;
 }
