@@ -204,29 +204,36 @@ sl_value *sl_step_value(sl_graph *g, int field) {
 
 /* --- nodes --- */
 
-/* Whether v's elements lie without gaps, in some other order of dimensions than its own (channels-last images). */
-static bool is_reordered(const sl_value *v) {
-  if (!v || sl_value_is_dense(v)) return false;
-  int64_t numel = sl_shape_numel(&v->shape), last = 0;
-  for (int i = 0; i < v->shape.rank; i++) {
+/* Whether v's dimensions lie in memory in another order than their own (channels-last images, also with gaps); order:
+ * from the outermost to the innermost, those of 1 last. */
+static bool reordered(const sl_value *v, int *order) {
+  int n = 0, rank = v->shape.rank;
+  bool moved = false;
+  for (int i = 0; i < rank; i++) {
     if (v->shape.dim[i] == 1) continue;
     if (v->stride[i] <= 0) return false;
-    last += (v->shape.dim[i] - 1) * v->stride[i];
-    for (int k = 0; k < i; k++) { /* of two dimensions, one must step over the whole of the other */
-      int64_t a = v->stride[i], b = v->stride[k];
-      if (v->shape.dim[k] != 1 && a < b * v->shape.dim[k] && b < a * v->shape.dim[i]) return false;
-    }
+    int at = n++;
+    for (; at > 0 && v->stride[order[at - 1]] < v->stride[i]; at--) order[at] = order[at - 1];
+    order[at] = i;
+    moved |= at != n - 1;
   }
-  return last + 1 == numel;
+  for (int i = 0; i < rank; i++)
+    if (v->shape.dim[i] == 1) order[n++] = i;
+  return moved;
 }
 
 /* Outputs lie row-major, but for ops that keep the order in which an input lies. */
 static void lay_out(const sl_node *n, sl_value *o) {
+  int order[SL_MAX_RANK];
   sl_shape_strides(&o->shape, o->stride);
   if (!(n->op->flags & SL_OP_KEEPS_ORDER)) return;
   for (int i = 0; i < n->n_in; i++) {
-    if (!is_reordered(n->in[i]) || !sl_shape_equal(&n->in[i]->shape, &o->shape)) continue;
-    memcpy(o->stride, n->in[i]->stride, sizeof o->stride);
+    if (!n->in[i] || n->in[i]->shape.rank != o->shape.rank || !reordered(n->in[i], order)) continue;
+    int64_t stride = 1;
+    for (int k = o->shape.rank; k-- > 0;) {
+      o->stride[order[k]] = stride;
+      stride *= o->shape.dim[order[k]];
+    }
     return;
   }
 }

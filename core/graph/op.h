@@ -61,7 +61,7 @@ enum {
   SL_OP_ACCUMULATES = 4,  /* run honours out[0].accumulate */
   SL_OP_INPLACE = 8,      /* out[0] may be in[0]'s memory when both are dense, equal in size, and in[0] dies here */
   SL_OP_PRIVATE = 16,     /* not offered to Lua (gradients' own ops) */
-  SL_OP_KEEPS_ORDER = 64, /* an output as large as an input lies in memory in that input's order of dimensions */
+  SL_OP_KEEPS_ORDER = 64, /* outputs lie in memory in the order of dimensions of the first input that has its own */
   SL_OP_KEEP = 32,        /* never dropped as dead code */
 };
 
