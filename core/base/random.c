@@ -3,19 +3,28 @@
 #include "base/random.h"
 
 #include "base/random_math.h"
+#define SL_BLOCKS sl__random_blocks_base
+#include "base/random_blocks.h"
 
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-enum { CHUNK = 256, BLOCKS = CHUNK / 4 };
+enum { BLOCKS = SL_RANDOM_BLOCKS, CHUNK = 4 * BLOCKS };
 
 void sl_philox(sl_rng_key key, uint64_t block, uint32_t sample, uint32_t step, uint32_t out[4]) {
   sl_rng_block(key.seed, key.stream, block, sample, step, out);
 }
 
-static void chunk_bits(sl_rng_key key, uint32_t sample, uint32_t step, uint64_t block, uint32_t *out) {
-  for (uint64_t b = 0; b < BLOCKS; b++) sl_rng_block(key.seed, key.stream, block + b, sample, step, out + 4 * b);
+/* By the machine, not by a context's instruction set: integers are the same on every path. */
+static sl_random_blocks_fn *blocks_of(void) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl"))
+    return sl__random_blocks_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return sl__random_blocks_avx2;
+#endif
+  return sl__random_blocks_base;
 }
 
 static void chunk_uniform(const uint32_t *bits, float *out) {
@@ -34,9 +43,10 @@ static void draw(sl_rng_key key, uint32_t sample, uint32_t step, uint64_t first,
   float values[CHUNK];
   unsigned char *to = out;
   uint64_t skip = first % 4, block = first / 4;
+  sl_random_blocks_fn *blocks = blocks_of();
   while (n > 0) {
     int64_t take = (int64_t)(CHUNK - skip) < n ? (int64_t)(CHUNK - skip) : n;
-    chunk_bits(key, sample, step, block, bits);
+    blocks(key.seed, key.stream, block, sample, step, bits);
     if (convert) convert(bits, values);
     const void *from = convert ? (const void *)(values + skip) : (const void *)(bits + skip);
     memcpy(to, from, (size_t)take * 4);

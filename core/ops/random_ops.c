@@ -1,5 +1,6 @@
 /* Draws inside a graph: counter-based, keyed by the step block, so that they do not depend on threads or batches. */
 #include "base/random.h"
+#include "ops/image.h"
 #include "ops/rules.h"
 
 enum { ATTR_SHAPE, ATTR_STREAM = SL_ATTR_LIST };
@@ -45,6 +46,7 @@ static sl_status canon_dropout(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   SL_REQUIRE(p >= 0 && p < 1, ARG, "dropout: p is %g, expected 0 … below 1", p);
   SL_REQUIRE(in[0]->shape.rank > 0, SHAPE, "dropout: x is a scalar, expected samples along its first dimension");
   if (!sl_dtype_is_float(in[0]->dtype)) in[0] = sl_cast(in[0], SL_F32);
+  if (!sl__lies_last(in[0]) || in[0]->dtype != SL_F32) in[0] = sl_contiguous(in[0]);
   return sl_graph_status(g);
 }
 

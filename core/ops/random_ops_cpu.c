@@ -9,6 +9,7 @@ typedef struct task {
   sl_rng_key key;
   uint32_t first, step;
   int64_t per, parts; /* elements of a sample; parts of it */
+  int64_t C, plane;   /* channels-last images: channels, pixels */
   uint64_t offset;    /* first element of the draw: dropout's sites follow one another */
   bool normal;
   float p, scale;
@@ -76,6 +77,45 @@ static void drop_parts(void *user, int64_t begin, int64_t end, int thread) {
   }
 }
 
+/* Channels-last images: the draws of up to 16 channels of some pixels become a word of bits for each pixel. */
+enum { LANES = 16, PIXELS = 256 };
+
+static void keep_bits(const task *t, int64_t sample, int64_t c0, int64_t channels, int64_t p0, int64_t pixels,
+                      uint16_t *keep) {
+  float u[LANES * PIXELS];
+  uint32_t number = t->first + (uint32_t)sample;
+  uint64_t at = t->offset + (uint64_t)(c0 * t->plane + p0);
+  bool whole = pixels == t->plane; /* then the channels' draws follow one another */
+  for (int64_t c = 0; c < (whole ? 1 : channels); c++)
+    sl_random_uniform(t->key, number, t->step, at + (uint64_t)(c * t->plane), whole ? channels * pixels : pixels,
+                      u + c * pixels);
+  for (int64_t p = 0; p < pixels; p++) keep[p] = 0;
+  for (int64_t c = 0; c < channels; c++)
+#pragma omp simd
+    for (int64_t p = 0; p < pixels; p++) keep[p] |= (uint16_t)((u[c * pixels + p] < t->p ? 0 : 1) << c);
+}
+
+static void drop_columns(void *user, int64_t begin, int64_t end, int thread) {
+  static const uint16_t bit[LANES] = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                                      1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  const task *t = user;
+  uint16_t keep[PIXELS];
+  (void)thread;
+  for (int64_t k = begin; k < end; k++) {
+    int64_t sample = k / t->parts, c0 = k % t->parts * LANES, n = t->C - c0 < LANES ? t->C - c0 : LANES;
+    for (int64_t p0 = 0; p0 < t->plane; p0 += PIXELS) {
+      int64_t pixels = t->plane - p0 < PIXELS ? t->plane - p0 : PIXELS;
+      keep_bits(t, sample, c0, n, p0, pixels, keep);
+      for (int64_t p = 0; p < pixels; p++) {
+        int64_t at = sample * t->per + (p0 + p) * t->C + c0;
+        const float *x = (const float *)t->x->data + at;
+        float *y = (float *)t->y->data + at;
+        for (int64_t c = 0; c < n; c++) y[c] = keep[p] & bit[c] ? x[c] * t->scale : 0.0f;
+      }
+    }
+  }
+}
+
 sl_status sl_cpu_dropout(sl_exec *e, const sl_view *y, const sl_view *x, double p, int64_t site) {
   task t = task_of(e, y, SL_STREAM_DROPOUT);
   t.x = x;
@@ -83,6 +123,13 @@ sl_status sl_cpu_dropout(sl_exec *e, const sl_view *y, const sl_view *x, double 
   t.scale = (float)(1 / (1 - p));
   t.offset = (uint64_t)site << 40; /* a site has 2^40 elements of a sample to itself */
   int64_t n = t.per ? sl_shape_numel(&y->shape) / t.per : 0;
-  sl_parallel_for(e->ctx, n * t.parts, 8, drop_parts, &t);
+  if (y->shape.rank == 4 && y->stride[1] == 1 && y->stride[3] == y->shape.dim[1] && y->shape.dim[1] > 1) {
+    t.C = y->shape.dim[1];
+    t.plane = y->shape.dim[2] * y->shape.dim[3];
+    t.parts = (t.C + LANES - 1) / LANES;
+    sl_parallel_for(e->ctx, n * t.parts, 1, drop_columns, &t);
+  } else {
+    sl_parallel_for(e->ctx, n * t.parts, 8, drop_parts, &t);
+  }
   return SL_STATUS_OK;
 }

@@ -79,8 +79,8 @@ end
 
 -- All images lie in memory at the end.
 local function check_size(o, n, what, level)
-  local limit, bytes = sluice.memory().limit, 4.0 * n
-  for _, size in ipairs(o.model:describe().input) do bytes = bytes * size end
+  local limit, info = sluice.memory().limit, o.model:info()
+  local bytes = 4.0 * n * info.in_channels * info.height * info.width
   if limit > 0 and bytes > limit then
     error(("%s: n is %d: the images would take %.0f MiB, the limit is %.0f MiB"):format(what, n, bytes / 1048576, limit / 1048576),
       level + 1)
