@@ -1,6 +1,6 @@
--- Sluice's half of dit_torch.py: one command a line on standard input, one answer a line.
+-- Sluice's half of peer.py: one command a line on standard input, one answer a line.
 --   setup MODEL BATCH FILE   makes the model, writes weights and inputs to FILE
---   forward | train          one of them, timed: seconds
+--   forward | train | sample one of them, timed: seconds
 --   output FILE              writes the output of a forward pass
 --   profile                  seconds per op of one training step, a line each, then "end"
 local sluice = require "sluice"
@@ -17,28 +17,40 @@ end
 
 local commands = {}
 
-function commands.setup(name, batch, file)
-  batch = math.tointeger(batch)
-  quick = name == "quickstart"
-  if quick then
-    model = sluice.dit {
+local models = {
+  quickstart = function()
+    return sluice.dit {
       input = { 1, 28, 28 }, patch = 7, hidden = 128, depth = 4, heads = 4, classes = 10, learn_sigma = false,
       routing = sluice.routing.dtr {},
     }
-  else
-    model = sluice.dit { name, input = { 4, 32, 32 }, classes = 1000, routing = sluice.routing.dtr {} }
-  end
+  end,
+  ["ADM-32"] = function()
+    return sluice.adm {
+      image_size = 32, model_channels = 64, num_res_blocks = 2, channel_mult = { 1, 2, 2 }, attention_resolutions = { 16, 8 },
+      num_head_channels = 32, use_scale_shift_norm = true, resblock_updown = true, use_new_attention_order = true, dropout = 0.1,
+      classes = 10, class_dropout = 0.1, routing = sluice.routing.dtr {},
+    }
+  end,
+  ["ADM-64"] = function() return sluice.adm { "ADM-64", class_dropout = 0.1, routing = sluice.routing.dtr {} } end,
+}
+
+function commands.setup(name, file_batch, file)
+  local batch = math.tointeger(file_batch)
+  quick = name == "quickstart"
+  local make = models[name]
+  model = make and make() or sluice.dit { name, input = { 4, 32, 32 }, classes = 1000, routing = sluice.routing.dtr {} }
   model:init(1)
-  -- a fresh DiT is the identity: give the zero-initialised parts something to do
+  -- a fresh model is the identity: give the zero-initialised parts something to do
   local state, seed = {}, 100
   for key, p in pairs(model:state()) do
     seed = seed + 1
     state[key] = key == "pos_embed" and p or p + sluice.randn(p:shape(), { seed = seed }) * 0.02
   end
   model:load_state(state)
-  local shape = quick and { batch, 1, 28, 28 } or { batch, 4, 32, 32 }
+  local info = model:info()
+  local shape = { batch, info.in_channels, info.height, info.width }
   x, noise = sluice.randn(shape, { seed = 2 }), sluice.randn(shape, { seed = 3 })
-  t, y = random_integers(batch, 1000, 4), random_integers(batch, quick and 10 or 1000, 5)
+  t, y = random_integers(batch, 1000, 4), random_integers(batch, info.classes, 5)
   local all = { ["in.x"] = x, ["in.t"] = t, ["in.y"] = y, ["in.noise"] = noise }
   for key, p in pairs(model:state()) do all[key] = p end
   assert(sluice.io.save(file, all, {}))
@@ -63,6 +75,17 @@ function commands.train()
   end
   local start = core.clock()
   trainer:step_on { x0 = x, t = t, y = y, noise = noise }
+  return ("%.6f"):format(core.clock() - start)
+end
+
+-- Six guided ancestral steps.
+function commands.sample()
+  local labels = y:totable()
+  local start = core.clock()
+  sluice.sample {
+    model = model, diffusion = sluice.diffusion { schedule = "cosine" }, n = #labels, labels = labels, cfg = 1.5, sampler = "ddpm", steps = 6,
+    clip = true, seed = 1,
+  }
   return ("%.6f"):format(core.clock() - start)
 end
 
