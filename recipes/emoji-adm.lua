@@ -14,7 +14,8 @@ local routings = {
 
 local recipe = sluice.recipe {
   defaults = {
-    routing = "dtr", alpha = 4, beta = 0.8, mask_at = "in_silu", channels = 32, lr = 1e-3, dropout = 0.1, steps = 4000, batch = 32, seed = 0,
+    routing = "dtr", alpha = 4, beta = 0.8, mask_at = "in_silu", channels = 32, lr = 1e-3, dropout = 0.1, steps = 3200, batch = 32, seed = 0,
+    checkpoint = 400, preview = 800,
   },
   function(p)
     local data = sluice.data.pack(here .. "data/emoji/emoji.pack")
@@ -31,7 +32,7 @@ local recipe = sluice.recipe {
       loss = sluice.weight.custom(function(_, snr) return math.min(snr + 1, 5) end), -- a velocity loss, clipped
       optimizer = { lr = p.lr, betas = { 0.9, 0.99 }, clip = 1, schedule = sluice.schedule.cosine { warmup = 100, final = 0.01 } },
       ema = { decays = { 0.999 } },
-      train = { steps = p.steps, batch = p.batch, seed = p.seed, flip = true },
+      train = { steps = p.steps, batch = p.batch, seed = p.seed, flip = true, every = { checkpoint = p.checkpoint, sample = p.preview } },
       sample = { n = 36, labels = "balanced", cfg = 2, sampler = "ddim", steps = 50, eta = 0, clip = true, seed = 1, columns = 9 },
     }
   end,

@@ -313,6 +313,9 @@ sl_value *sl_name(sl_value *v, const char *fmt, ...) {
   vsnprintf(text + used, sizeof text - (size_t)used, fmt, args);
   va_end(args);
   v->node->name = sl__graph_strdup(v->node->graph, text);
+  sl_node *computes = v->base->node; /* traces show what computes: a view of the whole of it shares the name */
+  if (!computes->name && computes->leaf == SL_LEAF_NONE && sl_shape_numel(&v->shape) == sl_shape_numel(&v->base->shape))
+    computes->name = v->node->name;
   return v;
 }
 
@@ -335,7 +338,7 @@ void sl_scope_pop(sl_graph *g) {
 }
 
 sl_value *sl_graph_find(sl_graph *g, const char *name) {
-  for (int i = g->n_nodes; i-- > 0;)
+  for (int i = g->n_nodes; i-- > 0;) /* the latest: of a value and a view of it under one name, the view */
     if (g->nodes[i]->name && !strcmp(g->nodes[i]->name, name)) return &g->nodes[i]->out[0];
   return NULL;
 }
