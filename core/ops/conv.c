@@ -139,6 +139,14 @@ static sl_conv weight_conv(const sl_node *n) {
   return c;
 }
 
+bool sl_conv_of_node(const sl_node *n, sl_conv *c) {
+  if (n->op == sl_op_find("convolve")) *c = forward_conv(n);
+  else if (n->op == sl_op_find("conv2d_data_grad")) *c = data_conv(n);
+  else if (n->op == sl_op_find("conv2d_weight_grad")) *c = weight_conv(n);
+  else return false;
+  return true;
+}
+
 static int64_t macs(const sl_conv *c) {
   return c->N * c->K * c->OH * c->OW * (c->C / c->groups) * c->window.kernel[0] * c->window.kernel[1];
 }

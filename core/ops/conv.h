@@ -2,7 +2,7 @@
 #ifndef SL_OPS_CONV_H
 #define SL_OPS_CONV_H
 
-#include "base/context.h"
+#include "graph/graph.h"
 #include "ops/window.h"
 
 typedef enum sl_conv_kind { SL_CONV_FORWARD, SL_CONV_DATA, SL_CONV_WEIGHTS } sl_conv_kind;
@@ -16,6 +16,8 @@ typedef struct sl_conv {
   bool bias, last;
 } sl_conv;
 
+/* The convolution, or gradient of one, that a node of a graph is; false for other nodes. */
+bool sl_conv_of_node(const sl_node *n, sl_conv *c);
 /* Bytes that a run needs on the CPU, for the context's present number of threads. */
 size_t sl_cpu_conv_workspace(sl_context *ctx, const sl_conv *c);
 
