@@ -75,10 +75,20 @@ typedef void row_fn(row r);
       d[i * r.ds] = expr;                                                                                              \
     }                                                                                                                  \
   }
-ROW(same_1, uint8_t, uint8_t, v)
-ROW(same_2, uint16_t, uint16_t, v)
-ROW(same_4, uint32_t, uint32_t, v)
-ROW(same_8, uint64_t, uint64_t, v)
+#define SAME(name, T)                                                                                                  \
+  static void name(row r) {                                                                                            \
+    if (r.ds == 1 && r.ss == 1) {                                                                                      \
+      memcpy(r.dst, r.src, (size_t)r.n * sizeof(T));                                                                   \
+      return;                                                                                                          \
+    }                                                                                                                  \
+    T *d = (T *)(void *)r.dst;                                                                                         \
+    const T *s = (const T *)(const void *)r.src;                                                                       \
+    for (int64_t i = 0; i < r.n; i++) d[i * r.ds] = s[i * r.ss];                                                       \
+  }
+SAME(same_1, uint8_t)
+SAME(same_2, uint16_t)
+SAME(same_4, uint32_t)
+SAME(same_8, uint64_t)
 ROW(f32_to_bf16, sl_bf16, float, sl_bf16_from_f32(v))
 ROW(bf16_to_f32, float, sl_bf16, sl_bf16_to_f32(v))
 ROW(f16_to_f32, float, sl_f16, sl_f16_to_f32(v))

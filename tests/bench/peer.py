@@ -118,11 +118,14 @@ class Worker:
 def compare(name, o, worker, peers, f):
     """Times `name`, worker's and each peer's f(*peer), in turn; prints medians and the median of the paired ratios."""
     ours, theirs = [], {k: [] for k in peers}
+    rest = lambda: time.sleep(0.1)  # idle threads spin for a while before they sleep: not into the other's time
     for i in range(o.pairs + 2):
+        rest()
         a = float(worker.ask(name))
         if i >= 2:
             ours.append(a)
         for k, peer in peers.items():
+            rest()
             start = time.perf_counter()
             f(*peer)
             if i >= 2:
