@@ -46,10 +46,11 @@ static void draw(sl_rng_key key, uint32_t sample, uint32_t step, uint64_t first,
   sl_random_blocks_fn *blocks = blocks_of();
   while (n > 0) {
     int64_t take = (int64_t)(CHUNK - skip) < n ? (int64_t)(CHUNK - skip) : n;
-    blocks(key.seed, key.stream, block, sample, step, bits);
+    bool direct = !convert && take == CHUNK;
+    blocks(key.seed, key.stream, block, sample, step, direct ? (uint32_t *)(void *)to : bits);
     if (convert) convert(bits, values);
     const void *from = convert ? (const void *)(values + skip) : (const void *)(bits + skip);
-    memcpy(to, from, (size_t)take * 4);
+    if (!direct) memcpy(to, from, (size_t)take * 4);
     to += take * 4;
     n -= take;
     block += BLOCKS;

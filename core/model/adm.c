@@ -126,6 +126,8 @@ static sl_status check_config(const sl_adm_config *c) {
   SL_REQUIRE(c->classes > 0 || c->class_dropout == 0, ARG, "adm: class_dropout is %g, but there are no classes",
              c->class_dropout);
   SL_REQUIRE(c->timesteps > 0, ARG, "adm: timesteps is %lld, expected at least 1", (long long)c->timesteps);
+  SL_REQUIRE(c->residual == SL_F32, UNSUPPORTED, "adm: residual is %s, but its blocks add in f32; give f32, or none",
+             sl_dtype_name(c->residual));
   return sl_precision_check("adm", (sl_precision){true, c->compute, c->residual});
 }
 
@@ -401,6 +403,7 @@ static void adm_free(sl_model *m) { sl_free(m->ctx, m->config); }
 static const sl_model_kind adm_kind = {.name = "adm",
                                        .forward = adm_forward,
                                        .free = adm_free,
+                                       .f32_residual = true,
                                        .t_embed = "time_embed.2",
                                        .landmarks = "emb, input_blocks.1, middle_block, output_blocks.0"};
 

@@ -169,6 +169,10 @@ sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, s
     b->compute = m->compute;
     b->residual = m->residual;
   }
+  if (b->residual != SL_F32 && m->kind->f32_residual)
+    return sl_graph_fail(
+        b->g, sl_fail(SL_STATUS_UNSUPPORTED,
+                      "%s: residual is bf16, but its blocks add in f32; give residual f32, or none", m->kind->name));
   return sl_cast(m->kind->forward(m, b, x, t, y), SL_F32);
 }
 

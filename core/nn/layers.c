@@ -72,7 +72,7 @@ sl_value *sl_nn_conv2d(sl_builder *b, const char *name, sl_value *x, int64_t out
   sl_value *bias = bias_param(b, out, in * side * side, init);
   sl_scope_pop(b->g);
   sl_window window = {.stride = {stride, stride}, .dilation = {1, 1}, .pad = {pad, pad, pad, pad}};
-  return sl_name(sl_conv2d(x, w, bias, &window, 1), "%s", name);
+  return sl_name(sl_conv2d(x, w, bias, &window, 1, b->compute), "%s", name);
 }
 
 sl_value *sl_nn_pointwise(sl_builder *b, const char *name, sl_value *x, int64_t out, sl_init init) {
@@ -81,7 +81,8 @@ sl_value *sl_nn_pointwise(sl_builder *b, const char *name, sl_value *x, int64_t 
   sl_scope_push(b->g, "%s", name);
   sl_value *w = sl_builder_param(b, "weight", &SL_SHAPE(out, in, 1), init), *bias = bias_param(b, out, in, init);
   sl_scope_pop(b->g);
-  return sl_name(sl_linear(x, SL_RESHAPE(w, out, in), bias, SL_ACT_NONE), "%s", name);
+  return sl_name(sl_linear(sl_cast(x, b->compute), sl_cast(SL_RESHAPE(w, out, in), b->compute), bias, SL_ACT_NONE),
+                 "%s", name);
 }
 
 sl_value *sl_nn_group_norm(sl_builder *b, const char *name, sl_value *x, sl_value *scale, sl_value *shift, sl_act act,

@@ -4,7 +4,7 @@
 #include "ops/image.h"
 #include "ops/rules.h"
 
-enum { STRIDE = 0, PAD = SL_ATTR_LIST, DILATION = 2 * SL_ATTR_LIST, GROUPS = 3 * SL_ATTR_LIST, LAST };
+enum { STRIDE = 0, PAD = SL_ATTR_LIST, DILATION = 2 * SL_ATTR_LIST, GROUPS = 3 * SL_ATTR_LIST, COMPUTE, LAST };
 /* gradients' rows put the result's shape first */
 enum { SHAPE = 0, FORWARD = SL_ATTR_LIST, BIAS = FORWARD + LAST + 1 };
 
@@ -22,6 +22,8 @@ static sl_status canon_conv2d(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   SL_TRY(sl__pair("conv2d", "stride", &a->i[STRIDE], 1));
   SL_TRY(sl__pair("conv2d", "dilation", &a->i[DILATION], 1));
   SL_TRY(sl__sides("conv2d", &a->i[PAD]));
+  SL_REQUIRE(a->i[COMPUTE] == SL_F32 || a->i[COMPUTE] == SL_BF16, ARG, "conv2d: compute is %s, expected f32 or bf16",
+             sl_dtype_name((sl_dtype)a->i[COMPUTE]));
   return sl_graph_status(g);
 }
 
@@ -40,6 +42,7 @@ static sl_conv conv_of(const int64_t *attrs, const sl_shape *x, const sl_shape *
   bool last = attrs[LAST] != 0;
   image m = image_of(x, last);
   sl_conv c = {.N = m.n, .C = m.c, .H = m.h, .W = m.w, .K = w->dim[0], .groups = attrs[GROUPS], .last = last};
+  c.bf16 = attrs[COMPUTE] == SL_BF16;
   for (int d = 0; d < 2; d++) {
     c.window.kernel[d] = w->dim[2 + d];
     c.window.stride[d] = attrs[STRIDE + 1 + d];
@@ -229,7 +232,7 @@ const sl_op_rules sl_rules_conv2d_weight_grad = {.infer = infer_weight_grad,
                                                  .release = release,
                                                  .run = run_weight};
 
-sl_value *sl_conv2d(sl_value *x, sl_value *w, sl_value *b, const sl_window *s, int64_t groups) {
+sl_value *sl_conv2d(sl_value *x, sl_value *w, sl_value *b, const sl_window *s, int64_t groups, sl_dtype compute) {
   if (!x || !w) return NULL;
   sl_attrs a = {{0}, {0}};
   a.i[STRIDE] = a.i[DILATION] = 2;
@@ -237,5 +240,6 @@ sl_value *sl_conv2d(sl_value *x, sl_value *w, sl_value *b, const sl_window *s, i
   for (int d = 0; d < 2; d++) a.i[STRIDE + 1 + d] = s->stride[d], a.i[DILATION + 1 + d] = s->dilation[d];
   for (int k = 0; k < 4; k++) a.i[PAD + 1 + k] = s->pad[k];
   a.i[GROUPS] = groups;
+  a.i[COMPUTE] = compute;
   return sl_opn(SL_OP_conv2d, 3, (sl_value *[]){x, w, b}, &a);
 }

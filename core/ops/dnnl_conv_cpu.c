@@ -5,9 +5,10 @@
 
 #include "base/parallel.h"
 #include "ops/conv.h"
+#include "ops/dnnl_cpu.h"
 #include "ops/kernels.h"
 
-/* One tensor of the convolution: as it lies, and as the kernel wants it. */
+/* One tensor of the convolution: f32 as it lies, and as the kernel wants it. */
 typedef struct operand {
   dnnl_memory_desc_t plain, wanted;
   bool result;
@@ -27,7 +28,7 @@ typedef struct plan {
   dnnl_memory_t scratch;
   size_t scratch_offset, bytes;
   operand operand[OPERANDS];
-  bool bias;
+  bool bias, bf16;
 } plan;
 
 static sl_status check(dnnl_status_t s, const char *what) {
@@ -42,6 +43,23 @@ static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 
 /* --- descriptions --- */
 
+/* The result comes in f32; what is multiplied, and in a hint everything, in bf16 if the plan is so. */
+static dnnl_data_type_t type_of(const plan *p, const operand *o) {
+  return p->bf16 && !o->result && o != &p->operand[BIAS] ? dnnl_bf16 : dnnl_f32;
+}
+
+static sl_status want(plan *p, const sl_conv *c) {
+  operand *o = p->operand;
+  for (int k = 0; k < OPERANDS; k++) {
+    o[k].wanted = o[k].plain;
+    if (k == BIAS) continue;
+    /* channels last is left as it lies: a reorder costs more than it brings */
+    dnnl_format_tag_t tag = k != FILTER && c->last ? dnnl_nhwc : dnnl_format_tag_any;
+    TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[k].wanted, o[k].plain.ndims, o[k].plain.dims, type_of(p, &o[k]), tag));
+  }
+  return SL_STATUS_OK;
+}
+
 static sl_status describe(plan *p, const sl_conv *c) {
   dnnl_dims_t x = {c->N, c->C, c->H, c->W}, y = {c->N, c->K, c->OH, c->OW}, b = {c->K};
   dnnl_dims_t w = {c->K, c->C / c->groups, c->window.kernel[0], c->window.kernel[1]};
@@ -53,18 +71,11 @@ static sl_status describe(plan *p, const sl_conv *c) {
                                         grouped ? dnnl_goihw : dnnl_oihw));
   TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[BIAS].plain, 1, b, dnnl_f32, dnnl_a));
   TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[OUTPUT].plain, 4, y, dnnl_f32, c->last ? dnnl_nhwc : dnnl_nchw));
-  for (int k = 0; k < OPERANDS; k++) {
-    o[k].wanted = o[k].plain;
-    bool image = k == IMAGE || k == OUTPUT;
-    if (k != BIAS && !(image && c->last)) /* channels last is left as it lies: a reorder costs more than it brings */
-      TRY_DNNL(
-          dnnl_memory_desc_init_by_tag(&o[k].wanted, o[k].plain.ndims, o[k].plain.dims, dnnl_f32, dnnl_format_tag_any));
-  }
   o[IMAGE].result = c->kind == SL_CONV_DATA;
   o[FILTER].result = o[BIAS].result = c->kind == SL_CONV_WEIGHTS;
   o[OUTPUT].result = c->kind == SL_CONV_FORWARD;
   p->bias = c->bias;
-  return SL_STATUS_OK;
+  return want(p, c);
 }
 
 typedef struct geometry {
@@ -82,11 +93,16 @@ static sl_status make_desc(plan *p, const sl_conv *c, dnnl_primitive_attr_t attr
   geometry g = geometry_of(&c->window);
   const operand *o = p->operand;
   const dnnl_memory_desc_t *bias = p->bias ? &o[BIAS].plain : NULL;
+  dnnl_memory_desc_t forward[OPERANDS]; /* a gradient's hint is the convolution itself, which may not mix types so */
+  for (int k = 0; k < OPERANDS; k++) {
+    forward[k] = o[k].wanted;
+    if (p->bf16 && c->kind != SL_CONV_FORWARD && k != BIAS) forward[k].data_type = dnnl_bf16;
+  }
   dnnl_convolution_desc_t d;
   dnnl_prop_kind_t prop = c->kind == SL_CONV_FORWARD ? dnnl_forward_inference : dnnl_forward_training;
-  TRY_DNNL(dnnl_dilated_convolution_forward_desc_init(&d, prop, dnnl_convolution_direct, &o[IMAGE].wanted,
-                                                      &o[FILTER].wanted, c->kind == SL_CONV_DATA ? NULL : bias,
-                                                      &o[OUTPUT].wanted, g.stride, g.dilation, g.before, g.after));
+  TRY_DNNL(dnnl_dilated_convolution_forward_desc_init(&d, prop, dnnl_convolution_direct, &forward[IMAGE],
+                                                      &forward[FILTER], c->kind == SL_CONV_DATA ? NULL : bias,
+                                                      &forward[OUTPUT], g.stride, g.dilation, g.before, g.after));
   if (c->kind == SL_CONV_FORWARD)
     return check(dnnl_primitive_desc_create(&p->desc, &d, attr, p->engine, NULL), "convolution");
   TRY_DNNL(dnnl_primitive_desc_create(&p->hint, &d, NULL, p->engine, NULL));
@@ -125,9 +141,10 @@ static sl_status make_reorder(plan *p, operand *o) {
   return SL_STATUS_OK;
 }
 
-static sl_status fill(plan *p, const sl_conv *c) {
+static sl_status fill(sl_context *ctx, plan *p, const sl_conv *c) {
   TRY_DNNL(dnnl_engine_create(&p->engine, dnnl_cpu, 0));
   TRY_DNNL(dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags));
+  p->bf16 = c->bf16 && sl_dnnl_has_bf16(ctx);
   SL_TRY(describe(p, c));
   dnnl_primitive_attr_t attr = NULL;
   TRY_DNNL(dnnl_primitive_attr_create(&attr));
@@ -168,7 +185,7 @@ static sl_status plan_new(sl_context *ctx, const sl_conv *c, plan **out) {
   *out = sl_alloc_zero(ctx, sizeof **out);
   if (!*out) return SL_STATUS_OOM;
   sl_parallel_enter(ctx);
-  sl_status s = fill(*out, c);
+  sl_status s = fill(ctx, *out, c);
   if (s == SL_STATUS_OK) return s;
   plan_free(ctx, *out);
   *out = NULL;

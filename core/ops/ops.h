@@ -119,9 +119,10 @@ typedef struct sl_group_norm_parts {
   sl_value *w, *b, *scale, *shift, *mask;
 } sl_group_norm_parts;
 sl_value *sl_group_norm(sl_value *x, const sl_group_norm_parts *p, int64_t groups, double eps, sl_act act);
-/* x [N,C,H,W], w [K,C/groups,rows,columns], b [K] [opt] -> [N,K,OH,OW]; s gives stride, dilation and padding per side
- * (its kernel is w's). */
-sl_value *sl_conv2d(sl_value *x, sl_value *w, sl_value *b, const sl_window *s, int64_t groups);
+/* x [N,C,H,W], w [K,C/groups,rows,columns], b [K] [opt] -> f32 [N,K,OH,OW]; s gives stride, dilation and padding per
+ * side (its kernel is w's). compute bf16: products of x and w rounded to bf16, summed in f32, as are the gradients'; in
+ * f32 where the machine has no such instructions. */
+sl_value *sl_conv2d(sl_value *x, sl_value *w, sl_value *b, const sl_window *s, int64_t groups, sl_dtype compute);
 sl_value *sl_max_pool2d(sl_value *x, const sl_window *w);
 /* count_pad: padding counts as zeros in the mean, as torch's default. */
 sl_value *sl_avg_pool2d(sl_value *x, const sl_window *w, bool count_pad);

@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "base/parallel.h"
 #include "base/random.h"
 #include "ops/kernels.h"
@@ -13,6 +15,7 @@ typedef struct task {
   uint64_t offset;    /* first element of the draw: dropout's sites follow one another */
   bool normal;
   float p, scale;
+  int32_t limit; /* a draw is below p if its word's upper 23 bits are below this: sl_rng_uniform */
 } task;
 
 static task task_of(const sl_exec *e, const sl_view *y, uint32_t stream) {
@@ -77,30 +80,28 @@ static void drop_parts(void *user, int64_t begin, int64_t end, int thread) {
   }
 }
 
-/* Channels-last images: the draws of up to 16 channels of some pixels become a word of bits for each pixel. */
-enum { LANES = 16, PIXELS = 256 };
+/* Channels-last images: the draws of up to 32 channels of some pixels become a word of bits for each pixel. */
+enum { LANES = 32, PIXELS = 256 };
 
 static void keep_bits(const task *t, int64_t sample, int64_t c0, int64_t channels, int64_t p0, int64_t pixels,
-                      uint16_t *keep) {
-  float u[LANES * PIXELS];
-  uint32_t number = t->first + (uint32_t)sample;
+                      uint32_t *keep) {
+  uint32_t words[LANES * PIXELS], number = t->first + (uint32_t)sample;
   uint64_t at = t->offset + (uint64_t)(c0 * t->plane + p0);
   bool whole = pixels == t->plane; /* then the channels' draws follow one another */
   for (int64_t c = 0; c < (whole ? 1 : channels); c++)
-    sl_random_uniform(t->key, number, t->step, at + (uint64_t)(c * t->plane), whole ? channels * pixels : pixels,
-                      u + c * pixels);
+    sl_random_bits(t->key, number, t->step, at + (uint64_t)(c * t->plane), whole ? channels * pixels : pixels,
+                   words + c * pixels);
   for (int64_t p = 0; p < pixels; p++) keep[p] = 0;
   for (int64_t c = 0; c < channels; c++)
 #pragma omp simd
-    for (int64_t p = 0; p < pixels; p++) keep[p] |= (uint16_t)((u[c * pixels + p] < t->p ? 0 : 1) << c);
+    for (int64_t p = 0; p < pixels; p++) keep[p] |= (uint32_t)((int32_t)(words[c * pixels + p] >> 9) >= t->limit) << c;
 }
 
 static void drop_columns(void *user, int64_t begin, int64_t end, int thread) {
-  static const uint16_t bit[LANES] = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
-                                      1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
   const task *t = user;
-  uint16_t keep[PIXELS];
+  uint32_t keep[PIXELS], bit[LANES];
   (void)thread;
+  for (int c = 0; c < LANES; c++) bit[c] = UINT32_C(1) << c;
   for (int64_t k = begin; k < end; k++) {
     int64_t sample = k / t->parts, c0 = k % t->parts * LANES, n = t->C - c0 < LANES ? t->C - c0 : LANES;
     for (int64_t p0 = 0; p0 < t->plane; p0 += PIXELS) {
@@ -110,6 +111,7 @@ static void drop_columns(void *user, int64_t begin, int64_t end, int thread) {
         int64_t at = sample * t->per + (p0 + p) * t->C + c0;
         const float *x = (const float *)t->x->data + at;
         float *y = (float *)t->y->data + at;
+#pragma omp simd
         for (int64_t c = 0; c < n; c++) y[c] = keep[p] & bit[c] ? x[c] * t->scale : 0.0f;
       }
     }
@@ -120,6 +122,7 @@ sl_status sl_cpu_dropout(sl_exec *e, const sl_view *y, const sl_view *x, double 
   task t = task_of(e, y, SL_STREAM_DROPOUT);
   t.x = x;
   t.p = (float)p;
+  t.limit = (int32_t)ceil((double)t.p * 0x1p23 - 0.5);
   t.scale = (float)(1 / (1 - p));
   t.offset = (uint64_t)site << 40; /* a site has 2^40 elements of a sample to itself */
   int64_t n = t.per ? sl_shape_numel(&y->shape) / t.per : 0;

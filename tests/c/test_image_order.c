@@ -30,17 +30,20 @@ static int copies; /* contiguous nodes between the two convolutions */
 /* in: x, w1, w2, norm weight, scale. Out: y and the gradients of sum(y^2) by all of them. */
 static sl_status build(void *user, sl_graph *g, int n_in, sl_value *const *in, int n_out, sl_value **out) {
   (void)user, (void)n_out;
-  sl_value *h = sl_conv2d(in[0], in[1], NULL, &same, 1);
+  sl_value *h = sl_conv2d(in[0], in[1], NULL, &same, 1, SL_F32);
   int before = sl_graph_node_count(g);
   sl_value *skip = h;
   sl_group_norm_parts parts = {.w = in[3], .scale = in[4], .shift = in[4]};
   h = sl_group_norm(h, &parts, 4, 1e-5, SL_ACT_SILU);
+  h = sl_dropout(h, 0.3, 2);
   h = sl_add(sl_mul_scalar(h, 0.5), skip);
+  h = sl_cat(2, (sl_value *[]){h, skip}, 1);
+  h = sl_add(sl_slice(h, 1, 0, C - 1, 1), sl_slice(h, 1, C, 2 * C - 1, 1));
   h = sl_upsample(sl_avg_pool2d(h, &two, true), 2);
   h = sl_downsample(sl_upsample(sl_add(h, sl_silu(skip)), 2), 2);
   h = sl_upsample(sl_max_pool2d(h, &two), 2);
   int after = sl_graph_node_count(g);
-  h = sl_conv2d(h, in[2], NULL, &same, 1);
+  h = sl_conv2d(h, in[2], NULL, &same, 1, SL_F32);
   copies = 0;
   for (int i = before; i < after; i++) copies += sl_graph_node(g, i)->op == sl_op_find("contiguous");
   out[0] = h;

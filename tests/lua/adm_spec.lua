@@ -162,6 +162,27 @@ describe("sluice.adm", function()
     assert.has_error(function() model:forward(x, t, y, { keep = { "blocks.0" } }) end)
   end)
 
+  it("computes in bf16, but adds in f32", function()
+    local model, half = disturbed(small { routing = sluice.routing.dtr {} }), disturbed(small { routing = sluice.routing.dtr {}, precision = "bf16" })
+    local x, t, y = batch(model, 4)
+    local out = model:forward(x, t, y)
+    local off = golden.rel(half:forward(x, t, y), out)
+    assert(off > 1e-5 and off < 3e-2, off)
+    local fine, rough = model:gradients(x, t, y, out), half:gradients(x, t, y, out)
+    local all, error = 0, 0
+    for name, g in pairs(fine) do
+      all = all + g:norm():item() ^ 2
+      error = error + (rough[name] - g):norm():item() ^ 2
+    end
+    assert(math.sqrt(error / all) < 5e-2, math.sqrt(error / all))
+    assert.has_error(function() small { precision = "bf16", residual = "bf16" } end)
+    local ok, message = pcall(sluice.sample, {
+      model = model, diffusion = sluice.diffusion { steps = 100 }, n = 1, labels = { 0 }, steps = 2, precision = "bf16", residual = "bf16",
+    })
+    assert.is_false(ok)
+    assert.truthy(message:find "residual", message)
+  end)
+
   it("samples and forecasts what it needs", function()
     local model = disturbed(small { dropout = 0.1 })
     local images = sluice.sample {
