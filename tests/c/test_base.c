@@ -167,6 +167,19 @@ static void test_draws(void **state) {
   sl_rng_key key = {42, SL_STREAM_NOISE};
   sl_random_normal(key, 3, 9, 0, N, x);
   sl_random_bits(key, 3, 9, 0, N, bits);
+  for (int i = 0; i < N; i += 4) { /* many blocks at once are the blocks one by one */
+    uint32_t one[4];
+    sl_philox(key, (uint64_t)i / 4, 3, 9, one);
+    assert_memory_equal(bits + i, one, sizeof one);
+  }
+  uint64_t carry = (UINT64_C(1) << 32) - 3; /* the counter's lower word overflows within a draw */
+  sl_random_bits(key, 3, 9, 4 * carry, 1000, bits);
+  for (int i = 0; i < 1000; i += 4) {
+    uint32_t one[4];
+    sl_philox(key, carry + (uint64_t)i / 4, 3, 9, one);
+    assert_memory_equal(bits + i, one, sizeof one);
+  }
+  sl_random_bits(key, 3, 9, 0, N, bits);
   double m[5] = {0}, worst = 0;
   for (int i = 0; i < N; i++) {
     for (int k = 1; k < 5; k++) m[k] += pow((double)x[i], k) / N;
