@@ -1,6 +1,8 @@
 /* sluice.adm: options under guided-diffusion's names. */
 #include "model/adm.h"
 
+#include <math.h>
+
 #include "l_model.h"
 #include "lfields.h"
 
@@ -63,7 +65,7 @@ static void read_levels(lua_State *L, sl_adm_config *c) {
               what);
   if (n >= 0) c->attentions = n;
   for (int i = 0; i < n; i++) {
-    if (list[i] != (double)(int64_t)list[i])
+    if (!(fabs(list[i]) < 1e9) || list[i] != floor(list[i]))
       slL_error(L, "%s: attention_resolutions[%d] is %f, expected an integer", what, i + 1, list[i]);
     c->attention_resolutions[i] = (int64_t)list[i];
   }

@@ -38,12 +38,12 @@ static const struct {
 };
 
 sl_status sl_adm_preset(const char *name, sl_adm_config *c) {
-  long long size = 0;
-  int end = 0;
-  bool known = sscanf(name, "ADM-%lld%n", &size, &end) == 1, uncond = known && !strcmp(name + end, "-uncond");
-  for (size_t i = 0; known && (uncond || !name[end]) && i < sizeof presets / sizeof *presets; i++) {
-    if (presets[i].image_size != size) continue;
-    c->image_size = size;
+  for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+    char base[32];
+    int n = snprintf(base, sizeof base, "ADM-%d", (int)presets[i].image_size);
+    bool uncond = !strncmp(name, base, (size_t)n) && !strcmp(name + n, "-uncond");
+    if (!uncond && strcmp(name, base)) continue;
+    c->image_size = presets[i].image_size;
     c->model_channels = presets[i].model_channels;
     c->num_res_blocks = presets[i].num_res_blocks;
     c->num_heads = presets[i].num_heads;
@@ -226,12 +226,12 @@ static sl_status plan_new(sl_context *ctx, const sl_adm_config *c, adm **out) {
   int64_t blocks = (c->num_res_blocks + 1) * c->levels; /* on each side, at most */
   adm *a = sl_alloc(ctx, sizeof *a + (size_t)(5 * blocks + 3) * sizeof *a->pieces);
   int64_t *skip = sl_alloc(ctx, (size_t)(blocks + 1) * sizeof *skip);
-  *out = a;
   if (!a || !skip) {
     sl_free(ctx, a);
     sl_free(ctx, skip);
     return SL_STATUS_OOM;
   }
+  *out = a;
   *a = (adm){.config = *c};
   planner p = {.a = a};
   plan_input(&p, skip);

@@ -32,6 +32,8 @@ local LINES = {
     "sluice.json.encode(value, \"object\"|\"array\"): JSON text; the second names what an empty table is",
   dit =
     "sluice.dit {\"DiT-B/2\", input={C,H,W}, classes=, patch=, hidden=, depth=, heads=, routing=, …}: a model",
+  adm =
+    "sluice.adm {\"ADM-64\", image_size=, model_channels=, num_res_blocks=, attention_resolutions=, channel_mult=, classes=, routing=, …}",
   diffusion =
     "sluice.diffusion {steps=1000, schedule=\"linear\"|\"cosine\"|f, predict=\"eps\"|\"x0\"|\"v\", variance=, respacing=}",
   routing =

@@ -40,6 +40,21 @@ describe("examples", function()
     assert(longest <= 15, longest)
   end)
 
+  it("the model of the guide is the one that is tested", function()
+    local function read(path)
+      local file <close> = assert(io.open(path))
+      return file:read "a"
+    end
+    local test, seen = read "tests/c/test_new_model.c", 0
+    for block in read "docs/guide/add-a-model.md":gmatch "```c\n(.-)```" do
+      if not block:find "slL_open" then
+        assert(test:find(block, 1, true), block)
+        seen = seen + 1
+      end
+    end
+    assert.equal(2, seen)
+  end)
+
   it("the guide's snippets run in their order", function()
     local dir = os.tmpname()
     os.remove(dir)
