@@ -81,7 +81,7 @@ describe("sluice.adm", function()
     local function weights(recompute)
       local model = disturbed(small { dropout = 0.3, routing = sluice.routing.dtr {} })
       local x, t, y = batch(model, 4)
-      local trainer = sluice.trainer { model = model, batch = 4, diffusion = sluice.diffusion { steps = 100 }, recompute = recompute, lr = 1e-2 }
+      local trainer = sluice.trainer { model = model, batch = 4, diffusion = sluice.diffusion { steps = 100 }, recompute = recompute }
       trainer:step_on { x0 = x, t = t, y = y, noise = x }
       return trainer:array "exp_avg", trainer:memory()
     end
@@ -118,7 +118,8 @@ describe("sluice.adm", function()
   end)
 
   it("comes back from a checkpoint, custom masks included", function()
-    local model = disturbed(small { routing = sluice.routing.custom(function(t, T, C) return 1 + t * (C - 8) // T, C end), mask_at = "both" })
+    local narrowing = sluice.routing.custom(function(t, T, C) return 1 + t * (C - 8) // T, C end)
+    local model = disturbed(small { routing = narrowing, mask_at = "both" })
     local x, t, y = batch(model, 3)
     local path = dir .. "/adm.safetensors"
     require("sluice.checkpoint").save(path, {
@@ -141,7 +142,8 @@ describe("sluice.adm", function()
     local bare = small { class_dropout = 0 }
     assert.has_error(function() bare:forward(x, t) end)
     local none = sluice.adm {
-      image_size = 8, in_channels = 1, model_channels = 32, num_res_blocks = 1, channel_mult = { 1 }, attention_resolutions = {}, timesteps = 100,
+      image_size = 8, in_channels = 1, model_channels = 32, num_res_blocks = 1, channel_mult = { 1 }, attention_resolutions = {},
+      timesteps = 100,
     }
     assert.has_error(function() none:forward(x, t, y) end)
     assert.same({ 4, 2, 8, 8 }, none:forward(x, t):shape())
@@ -163,7 +165,8 @@ describe("sluice.adm", function()
   end)
 
   it("computes in bf16, but adds in f32", function()
-    local model, half = disturbed(small { routing = sluice.routing.dtr {} }), disturbed(small { routing = sluice.routing.dtr {}, precision = "bf16" })
+    local routing = sluice.routing.dtr {}
+    local model, half = disturbed(small { routing = routing }), disturbed(small { routing = routing, precision = "bf16" })
     local x, t, y = batch(model, 4)
     local out = model:forward(x, t, y)
     local off = golden.rel(half:forward(x, t, y), out)
@@ -186,7 +189,8 @@ describe("sluice.adm", function()
   it("samples and forecasts what it needs", function()
     local model = disturbed(small { dropout = 0.1 })
     local images = sluice.sample {
-      model = model, diffusion = sluice.diffusion { steps = 100 }, n = 3, labels = "balanced", cfg = 2, steps = 4, sampler = "ddim", seed = 1,
+      model = model, diffusion = sluice.diffusion { steps = 100 }, n = 3, labels = "balanced", cfg = 2, steps = 4, sampler = "ddim",
+      seed = 1,
     }
     assert.same({ 3, 1, 8, 8 }, images:shape())
     local one = sluice.sample {

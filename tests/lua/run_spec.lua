@@ -293,7 +293,8 @@ describe("SIGKILL", function()
     text, ok = train("--resume " .. run)
     assert(ok, text)
     assert.equal(bits(whole), bits(run))
-    print(("%s: killed %d times, %d of them while a checkpoint was written; the bits are those of an undisturbed run"):format(name, done, inside))
+    print(("%s: killed %d times, %d of them while a checkpoint was written; the bits are those of an undisturbed run"):format(name,
+      done, inside))
     if long then assert(done >= wanted and (slow or inside >= 5)) end
   end
 
