@@ -189,6 +189,14 @@ static sl_status add_step(sl_plan *p, const sl_node *n) {
   return SL_STATUS_OK;
 }
 
+/* Whether v's elements stand where out's stand, which has no gaps. */
+static bool lies_as(const sl_value *v, const sl_value *out) {
+  if (!sl_shape_equal(&v->shape, &out->shape)) return sl_value_is_dense(v) && sl_value_is_dense(out);
+  for (int i = 0; i < v->shape.rank; i++)
+    if (v->shape.dim[i] != 1 && v->stride[i] != out->stride[i]) return false;
+  return true;
+}
+
 /* Lets out[0] take over in[0]'s memory where the op allows it and in[0] ends here. */
 static void share_in_place(sl_plan *p, int at) {
   sl_plan_step *s = &p->steps[at];
@@ -198,10 +206,11 @@ static void share_in_place(sl_plan *p, int at) {
   const sl_value *v = s->node->in[0];
   if (a->kind != STORE_ARENA || b->kind != STORE_ARENA || a->bytes != b->bytes || a->last != at || s->in_bytes[0] != 0)
     return;
-  if (!sl_value_is_dense(v) || value_bytes(v) != a->bytes || sl_dtype_size(v->dtype) != sl_dtype_size(s->out[0].dtype))
+  if (!lies_as(v, &s->node->out[0]) || value_bytes(v) != a->bytes ||
+      sl_dtype_size(v->dtype) != sl_dtype_size(s->out[0].dtype))
     return;
   for (int k = 1; k < s->node->n_in; k++)
-    if (s->in_store[k] == from && (!sl_value_is_dense(s->node->in[k]) || s->in_bytes[k] != 0)) return;
+    if (s->in_store[k] == from && (!lies_as(s->node->in[k], &s->node->out[0]) || s->in_bytes[k] != 0)) return;
   int last = b->last;
   for (int i = at; i <= last; i++) { /* steps that knew the output's storage now know the input's */
     sl_plan_step *t = &p->steps[i];

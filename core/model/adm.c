@@ -328,7 +328,8 @@ static sl_value *attention_block(pass *p, const piece *q, sl_value *x, sl_value 
   }
   sl_value *o = sl_name(sl_attention_qkv(qkv, 0.0), "softmax");
   o = sl_nn_pointwise(p->b, "proj_out", SL_RESHAPE(o, n, side * side, C), C, zero);
-  return sl_add(x, SL_PERMUTE(SL_RESHAPE(o, n, side, side, C), 0, 3, 1, 2));
+  o = SL_PERMUTE(SL_RESHAPE(o, n, side, side, C), 0, 3, 1, 2);
+  return sl_add(x, x && sl_value_is_dense(x) ? sl_contiguous(o) : o); /* the stream goes on as it lies */
 }
 
 static sl_value *build_piece(pass *p, const piece *q, sl_value *x) {

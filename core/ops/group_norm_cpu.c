@@ -6,6 +6,7 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
+#define LINE 64 /* pixels of a panel's row in planes: its columns are added up at the end, one after the other */
 #define SLAB 64 /* channels of a slab in channels-last images, if its groups are smaller */
 
 typedef struct task {
@@ -71,8 +72,8 @@ static int64_t group_at(const task *t, const slab *s, const place *q, int64_t i)
 }
 
 static void set_moments(const task *t, const slab *s, const place *q, sl_panel *p) {
-  for (int64_t i = 0; i < p->width; i++) {
-    int64_t g = group_at(t, s, q, i);
+  for (int64_t i = 0, g = group_at(t, s, q, 0); i < p->width; i++) {
+    if (t->last) g = group_at(t, s, q, i);
     p->mean[i] = s->mean[g];
     p->rstd[i] = s->rstd[g];
   }
@@ -101,7 +102,7 @@ static void each_panel(const task *t, slab *s, panel_fn *fn) {
   sl_panel p;
   for (int64_t c = s->g0 * t->per, end = s->g1 * t->per, next; c < end; c = next) {
     place q = {c, s->n * t->C * t->S + (t->last ? c : c * t->S)};
-    int64_t whole = t->S / SL_PANEL * SL_PANEL;
+    int64_t whole = t->S / LINE * LINE;
     if (t->last) {
       next = end - c < SL_PANEL ? end : c + SL_PANEL;
       p.rows = t->S, p.width = next - c, p.stride = t->C;
@@ -109,7 +110,7 @@ static void each_panel(const task *t, slab *s, panel_fn *fn) {
       continue;
     }
     next = c + 1;
-    p.rows = t->S / SL_PANEL, p.width = p.stride = SL_PANEL;
+    p.rows = t->S / LINE, p.width = p.stride = LINE;
     if (whole > 0) fn(t, s, &q, &p);
     q.at += whole;
     p.rows = 1, p.width = p.stride = t->S - whole;
@@ -120,7 +121,10 @@ static void each_panel(const task *t, slab *s, panel_fn *fn) {
 /* --- forward --- */
 
 static void to_groups(const task *t, slab *s, const place *q, const sl_panel *p, const double *columns) {
-  for (int64_t i = 0; i < p->width; i++) s->sum[group_at(t, s, q, i)] += columns[i];
+  for (int64_t i = 0, g = group_at(t, s, q, 0); i < p->width; i++) {
+    if (t->last) g = group_at(t, s, q, i);
+    s->sum[g] += columns[i];
+  }
 }
 
 static void sum_panel(const task *t, slab *s, const place *q, sl_panel *p) {
@@ -131,7 +135,10 @@ static void sum_panel(const task *t, slab *s, const place *q, sl_panel *p) {
 
 static void squares_panel(const task *t, slab *s, const place *q, sl_panel *p) {
   double columns[SL_PANEL] = {0};
-  for (int64_t i = 0; i < p->width; i++) p->mean[i] = s->mean[group_at(t, s, q, i)];
+  for (int64_t i = 0, g = group_at(t, s, q, 0); i < p->width; i++) {
+    if (t->last) g = group_at(t, s, q, i);
+    p->mean[i] = s->mean[g];
+  }
   t->loops->squares(p, t->x + q->at, columns);
   to_groups(t, s, q, p, columns);
 }
@@ -193,8 +200,8 @@ static void before_panel(const task *t, slab *s, const place *q, sl_panel *p) {
 
 static void dx_panel(const task *t, slab *s, const place *q, sl_panel *p) {
   set_moments(t, s, q, p);
-  for (int64_t i = 0; i < p->width; i++) {
-    int64_t g = group_at(t, s, q, i);
+  for (int64_t i = 0, g = group_at(t, s, q, 0); i < p->width; i++) {
+    if (t->last) g = group_at(t, s, q, i);
     p->mean_all[i] = s->mean_all[g];
     p->mean_along[i] = s->mean_along[g];
   }

@@ -148,23 +148,30 @@ static double loss(const problem *p, double step, const float *direction) {
   return sum;
 }
 
+static void check_output(size_t k) {
+  problem p = problem_new(&settings[k]);
+  sl_tensor *out;
+  double defined[8 * PIXELS], error = 0, all = 0;
+  OK(sl_model_forward(p.m, p.x, p.t, p.y, 0, NULL, &out, NULL));
+  for (int64_t n = 0; n < N; n++) {
+    define(&p, n, 0, NULL, defined);
+    for (int64_t i = 0; i < p.out; i++) {
+      error += pow(sl_tensor_at(out, n * p.out + i) - defined[i], 2);
+      all += pow(defined[i], 2);
+    }
+  }
+  if (!(sqrt(error) <= 5e-6 * sqrt(all)))
+    fail_msg("setting %zu, %s: off by %g of %g", k, sl_isa_name(sl_context_isa(ctx)), sqrt(error), sqrt(all));
+  sl_tensor_release(out);
+  problem_free(&p);
+}
+
+/* On every path of the machine: images lie otherwise on some. */
 static void test_output(void **state) {
   (void)state;
-  for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
-    problem p = problem_new(&settings[k]);
-    sl_tensor *out;
-    double defined[8 * PIXELS], error = 0, all = 0;
-    OK(sl_model_forward(p.m, p.x, p.t, p.y, 0, NULL, &out, NULL));
-    for (int64_t n = 0; n < N; n++) {
-      define(&p, n, 0, NULL, defined);
-      for (int64_t i = 0; i < p.out; i++) {
-        error += pow(sl_tensor_at(out, n * p.out + i) - defined[i], 2);
-        all += pow(defined[i], 2);
-      }
-    }
-    if (!(sqrt(error) <= 5e-6 * sqrt(all))) fail_msg("setting %zu: off by %g of %g", k, sqrt(error), sqrt(all));
-    sl_tensor_release(out);
-    problem_free(&p);
+  for (sl_isa isa = SL_ISA_BASE; isa <= sl_isa_machine(); isa++) {
+    sl_context_set_isa(ctx, isa);
+    for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) check_output(k);
   }
 }
 
@@ -201,6 +208,7 @@ static void test_gradients(void **state) {
   for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
     problem p = problem_new(&settings[k]);
     sl_tensor *dx, *flat;
+    sl_context_set_isa(ctx, k % 2 ? SL_ISA_BASE : sl_isa_machine());
     OK(sl_model_gradients(p.m, p.x, p.t, p.y, p.upstream, &dx, &flat));
     const float *g = sl_tensor_data(flat);
     double all = 0;
