@@ -37,7 +37,7 @@ local recipe = sluice.recipe {
         steps = p.steps, batch = p.batch, seed = p.seed, flip = true, precision = p.precision,
         every = { checkpoint = p.checkpoint, sample = p.preview },
       },
-      sample = { n = 36, labels = "balanced", cfg = 2, sampler = "ddim", steps = 50, eta = 0, clip = true, seed = 1, columns = 9 },
+      sample = { n = 36, labels = "balanced", cfg = 4, sampler = "ddim", steps = 50, eta = 0, clip = true, seed = 1, columns = 9 },
     }
   end,
 }

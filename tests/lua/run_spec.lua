@@ -307,6 +307,6 @@ describe("SIGKILL", function()
 
   it("loses nothing: ADM on the emoji, with dropout", function()
     local set = "--set batch=2 --set dropout=0.2 --set checkpoint=1 --set preview=0 --set steps=%d"
-    killed("emoji", "recipes/emoji-adm.lua", set:format(long and 60 or 24), { 0.5, 0.7 }, true)
+    killed("emoji", "recipes/emoji-adm.lua", set:format(long and 800 or 60), { 0.4, 0.5 }, true)
   end)
 end)
