@@ -1,12 +1,6 @@
 /* Mask tables, schedules, respacing and loss weights against the golden data (tests/golden/README.md, sections 3 and
  * 7). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
+#include "on_context.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -21,14 +15,6 @@
 #ifndef SLUICE_TEST_GOLDEN_DIR
 #define SLUICE_TEST_GOLDEN_DIR "tests/golden"
 #endif
-
-static sl_context *ctx;
-
-/* A call that must succeed; says why if it does not. */
-static void ok_at(sl_status status, int line) {
-  if (status != SL_STATUS_OK) fail_msg("line %d: %s: %s", line, sl_status_name(status), sl_error());
-}
-#define OK(expr) ok_at(expr, __LINE__)
 
 /* --- the file: read here by hand, so that the numbers do not hang on the library's own reader --- */
 
@@ -327,18 +313,6 @@ static void test_weights(void **state) {
     sl_schedule_free(s);
   }
   golden_close(&g);
-}
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) != SL_STATUS_OK;
-}
-
-static int teardown(void **state) { /* each test gives back all it took */
-  (void)state;
-  uint64_t blocks = sl_context_memory(ctx).blocks;
-  sl_context_free(ctx);
-  return blocks != 0;
 }
 
 int main(void) {

@@ -1,10 +1,5 @@
 /* The graph engine: building, gradients, planning, running, checks, recomputation, trace, cache. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
+#include "on_context.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,13 +7,6 @@
 
 #include "graph/program.h"
 #include "ops/ops.h"
-
-static sl_context *ctx;
-
-static void ok_at(sl_status s, int line) {
-  if (s != SL_STATUS_OK) fail_msg("line %d: %s: %s", line, sl_status_name(s), sl_error());
-}
-#define OK(expr) ok_at((expr), __LINE__)
 
 static sl_graph *graph_new(void) {
   sl_graph *g = NULL;
@@ -312,17 +300,6 @@ static void test_allocation_failures_leak_nothing(void **state) {
     assert_int_equal(sl_context_memory(ctx).bytes, before.bytes);
   }
   assert_true(finished);
-}
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) == SL_STATUS_OK ? 0 : -1;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  sl_context_free(ctx);
-  return 0;
 }
 
 int main(void) {

@@ -1,24 +1,12 @@
 /* Channels-last images inside a graph: a small U-Net's worth of ops gives the same numbers as with plain images, and
  * the order travels from one convolution to the next without copies. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
+#include "on_context.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "graph/program.h"
 #include "ops/ops.h"
-
-static sl_context *ctx;
-
-static void ok_at(sl_status s, int line) {
-  if (s != SL_STATUS_OK) fail_msg("line %d: %s: %s", line, sl_status_name(s), sl_error());
-}
-#define OK(expr) ok_at((expr), __LINE__)
 
 enum { N = 2, C = 8, S = 8, INPUTS = 5 };
 
@@ -89,17 +77,6 @@ static void test_orders_agree(void **state) {
     sl_tensor_release(last[k]);
   }
   for (int k = 0; k < INPUTS; k++) sl_tensor_release(in[k]);
-}
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) == SL_STATUS_OK ? 0 : -1;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  sl_context_free(ctx);
-  return 0;
 }
 
 int main(void) {

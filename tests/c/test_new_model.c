@@ -1,13 +1,5 @@
 /* The model of docs/guide/add-a-model.md: what stands there compiles, computes and differentiates. The page quotes the
  * parts between the rulers word for word (tests/lua/examples_spec.lua compares them). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
-
 #include <math.h>
 
 /* --- part 1 --- */
@@ -76,12 +68,7 @@ static sl_status plain_new(sl_context *ctx, const plain_config *config, sl_routi
 }
 /* --- end --- */
 
-static sl_context *ctx;
-
-static void ok_at(sl_status s, int line) {
-  if (s != SL_STATUS_OK) fail_msg("line %d: %s: %s", line, sl_status_name(s), sl_error());
-}
-#define OK(expr) ok_at((expr), __LINE__)
+#include "on_context.h"
 
 static void test_it_works(void **state) {
   (void)state;
@@ -113,17 +100,6 @@ static void test_it_works(void **state) {
   sl_tensor *all[] = {x, t, out, kept, dx, flat};
   for (int i = 0; i < 6; i++) sl_tensor_release(all[i]);
   sl_model_release(m);
-}
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) == SL_STATUS_OK ? 0 : -1;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  sl_context_free(ctx);
-  return 0;
 }
 
 int main(void) {

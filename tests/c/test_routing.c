@@ -1,12 +1,6 @@
 /* Routings and the tables over t: bad arguments, windows, equation 4, random masks, custom functions; respacing and
  * weights. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
+#include "on_context.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,27 +8,6 @@
 #include "diffusion/respace.h"
 #include "diffusion/weight.h"
 #include "routing/routing.h"
-
-static sl_context *ctx;
-#define OK(expr) assert_int_equal(expr, SL_STATUS_OK)
-/* Fails with this status and a text that holds this. */
-#define FAILS(expr, status, text)                                                                                      \
-  do {                                                                                                                 \
-    assert_int_equal(expr, SL_STATUS_##status);                                                                        \
-    if (!strstr(sl_error(), text)) fail_msg("\"%s\" does not say \"%s\"", sl_error(), text);                           \
-  } while (0)
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) != SL_STATUS_OK;
-}
-
-static int teardown(void **state) { /* each test gives back all it took */
-  (void)state;
-  uint64_t blocks = sl_context_memory(ctx).blocks;
-  sl_context_free(ctx);
-  return blocks != 0;
-}
 
 static int64_t row_sum(const sl_tensor *table, int64_t t) {
   int64_t C = sl_tensor_shape(table)->dim[1], sum = 0;
