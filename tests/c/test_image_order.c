@@ -30,9 +30,6 @@ static sl_status build(void *user, sl_graph *g, int n_in, sl_value *const *in, i
   h = sl_upsample(sl_avg_pool2d(h, &two, true), 2);
   h = sl_downsample(sl_upsample(sl_add(h, sl_silu(skip)), 2), 2);
   h = sl_upsample(sl_max_pool2d(h, &two), 2);
-  /* of two orders where images are plain, and both end here: neither may be written over while it is read */
-  h = sl_add(sl_neg(h), SL_PERMUTE(sl_contiguous(SL_PERMUTE(h, 0, 2, 3, 1)), 0, 3, 1, 2));
-  h = sl_add(h, sl_mul_scalar(skip, 0.25));
   int after = sl_graph_node_count(g);
   h = sl_conv2d(h, in[2], NULL, &same, 1, SL_F32);
   copies = 0;
