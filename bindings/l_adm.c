@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "l_model.h"
+#include "l_routing.h"
 #include "lfields.h"
 
 static const char *const fields[] = {"image_size",
@@ -120,13 +121,11 @@ static int l_adm(lua_State *L) {
   slL_options(L, 1, what, fields);
   sl_adm_config c;
   read_config(L, &c);
-  slL_model_options o = slL_read_model_options(L, 1, what);
-  c.timesteps = o.timesteps;
-  c.seed = o.seed;
-  c.compute = o.precision.compute;
-  c.residual = o.precision.residual;
+  c.options = slL_field_model_options(L, 1, what);
+  lua_getfield(L, 1, "routing");
+  sl_routing *routing = slL_opt_routing(L, -1, what);
   sl_model **box = slL_push_model(L);
-  slL_try(L, sl_adm_new(slL_context(L), &c, o.routing, box));
+  slL_try(L, sl_adm_new(slL_context(L), &c, routing, box));
   return 1;
 }
 

@@ -2,6 +2,7 @@
 #include "model/dit.h"
 
 #include "l_model.h"
+#include "l_routing.h"
 #include "lfields.h"
 
 static const char *const fields[] = {"input",   "patch",         "hidden",      "depth",     "heads",   "mlp_ratio",
@@ -50,13 +51,11 @@ static int l_dit(lua_State *L) {
   slL_options(L, 1, "sluice.dit", fields);
   sl_dit_config c;
   read_config(L, &c);
-  slL_model_options o = slL_read_model_options(L, 1, "sluice.dit");
-  c.timesteps = o.timesteps;
-  c.seed = o.seed;
-  c.compute = o.precision.compute;
-  c.residual = o.precision.residual;
+  c.options = slL_field_model_options(L, 1, "sluice.dit");
+  lua_getfield(L, 1, "routing");
+  sl_routing *routing = slL_opt_routing(L, -1, "sluice.dit");
   sl_model **box = slL_push_model(L);
-  slL_try(L, sl_dit_new(slL_context(L), &c, o.routing, box));
+  slL_try(L, sl_dit_new(slL_context(L), &c, routing, box));
   return 1;
 }
 

@@ -45,16 +45,14 @@ sl_precision slL_field_precision(lua_State *L, int idx, const char *what) {
   return (sl_precision){given != NULL, bf16 ? SL_BF16 : SL_F32, residual ? SL_BF16 : SL_F32};
 }
 
-slL_model_options slL_read_model_options(lua_State *L, int idx, const char *what) {
+sl_model_options slL_field_model_options(lua_State *L, int idx, const char *what) {
   static const char *const devices[] = {"auto", "cpu", NULL};
-  slL_model_options o = {.timesteps = slL_field_integer(L, idx, what, "timesteps", 1000),
-                         .seed = slL_field_seed(L, idx, what, "seed", 0),
-                         .precision = slL_field_precision(L, idx, what)};
+  sl_precision p = slL_field_precision(L, idx, what);
   slL_field_choice(L, idx, what, "device", devices, 0);
-  lua_getfield(L, idx, "routing");
-  o.routing = slL_opt_routing(L, -1, what);
-  lua_pop(L, 1);
-  return o;
+  return (sl_model_options){.timesteps = slL_field_integer(L, idx, what, "timesteps", 1000),
+                            .seed = slL_field_seed(L, idx, what, "seed", 0),
+                            .compute = p.compute,
+                            .residual = p.residual};
 }
 
 const char *slL_preset_name(lua_State *L, int idx, const char *what, const char *example) {

@@ -6,14 +6,8 @@ sl_model **slL_push_model(lua_State *L); /* an empty box with a model's metatabl
 sl_model *slL_check_model(lua_State *L, int idx);
 sl_model *slL_field_model(lua_State *L, int idx, const char *what);        /* t.model, required */
 sl_precision slL_field_precision(lua_State *L, int idx, const char *what); /* t.precision and t.residual */
-/* The options that every architecture has: t.timesteps (1000), seed (0), device, precision, residual, routing. */
-typedef struct slL_model_options {
-  int64_t timesteps;
-  uint32_t seed;
-  sl_precision precision;
-  sl_routing *routing; /* borrowed from the table; NULL: none */
-} slL_model_options;
-slL_model_options slL_read_model_options(lua_State *L, int idx, const char *what);
+/* The options that every architecture has: t.timesteps (1000), seed (0), precision and residual; device is checked. */
+sl_model_options slL_field_model_options(lua_State *L, int idx, const char *what);
 /* The name at t[1]; NULL for none. */
 const char *slL_preset_name(lua_State *L, int idx, const char *what, const char *example);
 /* Adds an architecture to the module, whose table is on the top: sluice.<name> = make. make takes a table of options.

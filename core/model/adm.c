@@ -20,7 +20,7 @@ static const char *const mask_names[] = {
 const char *sl_adm_mask_name(sl_adm_mask mask) { return mask_names[mask]; }
 
 sl_adm_config sl_adm_defaults(void) {
-  return (sl_adm_config){.in_channels = 3, .num_heads = 1, .conv_resample = true, .timesteps = 1000};
+  return (sl_adm_config){.in_channels = 3, .num_heads = 1, .conv_resample = true, .options.timesteps = 1000};
 }
 
 /* Source: guided-diffusion README.md, the flags of the released models; script_util.py, create_model (channel_mult). */
@@ -125,10 +125,7 @@ static sl_status check_config(const sl_adm_config *c) {
              c->class_dropout);
   SL_REQUIRE(c->classes > 0 || c->class_dropout == 0, ARG, "adm: class_dropout is %g, but there are no classes",
              c->class_dropout);
-  SL_REQUIRE(c->timesteps > 0, ARG, "adm: timesteps is %lld, expected at least 1", (long long)c->timesteps);
-  SL_REQUIRE(c->residual == SL_F32, UNSUPPORTED, "adm: residual is %s, but its blocks add in f32; give f32, or none",
-             sl_dtype_name(c->residual));
-  return sl_precision_check("adm", (sl_precision){true, c->compute, c->residual});
+  return SL_STATUS_OK;
 }
 
 /* --- the plan: the network's pieces in the order of building, under the reference's numbers --- */
@@ -422,7 +419,6 @@ static sl_model_info info_of(const adm *a) {
       .one_class = c->classes == 1,
       .class_dropout = c->class_dropout,
       .learn_sigma = c->out_channels != c->in_channels,
-      .timesteps = c->timesteps,
       .routed_blocks = routed_places(a, NULL),
   };
 }
@@ -444,11 +440,8 @@ sl_status sl_adm_new(sl_context *ctx, const sl_adm_config *config, sl_routing *r
   status = channels ? SL_STATUS_OK : SL_STATUS_OOM;
   if (!channels) goto done;
   routed_places(a, channels);
-  status = sl_model_create(ctx, &adm_kind, a, &info, routing, channels, c.seed, out);
+  status = sl_model_create(ctx, &adm_kind, a, &info, &c.options, routing, channels, out);
   a = NULL; /* the model's, whatever became of it */
-  if (status != SL_STATUS_OK) goto done;
-  (*out)->compute = c.compute;
-  (*out)->residual = c.residual;
 done:
   sl_free(ctx, channels);
   sl_free(ctx, a);

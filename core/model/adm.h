@@ -35,12 +35,10 @@ typedef struct sl_adm_config {
   int64_t classes;      /* 0: takes no labels; 1: one row, y NULL or zeros */
   double class_dropout; /* above 0: a null class, row `classes`, for guidance */
   sl_adm_mask mask_at;
-  sl_dtype compute, residual; /* see sl_builder */
-  int64_t timesteps;          /* rows of the mask tables */
-  uint32_t seed;
+  sl_model_options options;
 } sl_adm_config;
 
-/* As UNetModel's: in_channels 3, num_heads 1, conv_resample; timesteps 1000. out_channels 0: twice in_channels. */
+/* As UNetModel's: in_channels 3, num_heads 1, conv_resample, 1000 timesteps. out_channels 0: twice in_channels. */
 sl_adm_config sl_adm_defaults(void);
 /* Fills the architecture from "ADM-64", "ADM-128", "ADM-256" or "ADM-512", guided-diffusion's released models with 1000
  * classes, or the same without labels: "ADM-64-uncond". The paper's 64x64 models are ADM-64. ARG lists the names. */

@@ -15,7 +15,8 @@ static const struct {
 } sizes[] = {{"S", 384, 12, 6}, {"B", 768, 12, 12}, {"L", 1024, 24, 16}, {"XL", 1152, 28, 16}};
 
 sl_dit_config sl_dit_defaults(void) {
-  return (sl_dit_config){.mlp_ratio = 4, .classes = 1000, .class_dropout = 0.1, .learn_sigma = true, .timesteps = 1000};
+  return (sl_dit_config){
+      .mlp_ratio = 4, .classes = 1000, .class_dropout = 0.1, .learn_sigma = true, .options.timesteps = 1000};
 }
 
 sl_status sl_dit_preset(const char *name, sl_dit_config *c) {
@@ -139,8 +140,6 @@ static sl_status check_config(const sl_dit_config *c) {
              (long long)c->classes);
   SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "dit: class_dropout is %g, expected 0 … below 1",
              c->class_dropout);
-  SL_TRY(sl_precision_check("dit", (sl_precision){true, c->compute, c->residual}));
-  SL_REQUIRE(c->timesteps > 0, ARG, "dit: timesteps is %lld, expected at least 1", (long long)c->timesteps);
   return SL_STATUS_OK;
 }
 
@@ -168,15 +167,10 @@ sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *r
       .one_class = one,
       .class_dropout = c->class_dropout,
       .learn_sigma = c->learn_sigma,
-      .timesteps = c->timesteps,
       .routed_blocks = (int)c->depth,
   };
-  sl_status s = sl_model_create(ctx, &dit_kind, c, &info, routing, channels, c->seed, out);
+  sl_status s = sl_model_create(ctx, &dit_kind, c, &info, &config->options, routing, channels, out);
   sl_free(ctx, channels);
-  if (s == SL_STATUS_OK) {
-    (*out)->compute = config->compute;
-    (*out)->residual = config->residual;
-  }
   return s;
 }
 

@@ -9,15 +9,13 @@ typedef struct sl_dit_config {
   int64_t channels, height, width; /* of the input */
   int64_t patch, hidden, depth, heads;
   double mlp_ratio;
-  int64_t classes;            /* 1: unconditional, one row and no dropout, as the reference */
-  double class_dropout;       /* 0 with more classes: no null row */
-  bool learn_sigma;           /* twice the input's channels come out */
-  sl_dtype compute, residual; /* f32, or bf16 (then the residual stream f32 or bf16): see sl_builder */
-  int64_t timesteps;          /* rows of the mask tables */
-  uint32_t seed;
+  int64_t classes;      /* 1: unconditional, one row and no dropout, as the reference */
+  double class_dropout; /* 0 with more classes: no null row */
+  bool learn_sigma;     /* twice the input's channels come out */
+  sl_model_options options;
 } sl_dit_config;
 
-/* mlp_ratio 4, learn_sigma, class_dropout 0.1, timesteps 1000, classes 1000; the rest 0. */
+/* mlp_ratio 4, learn_sigma, class_dropout 0.1, classes 1000, 1000 timesteps; the rest 0. */
 sl_dit_config sl_dit_defaults(void);
 /* Fills patch, hidden, depth and heads from "DiT-B/2" and the like (S, B, L, XL; 2, 4, 8); ARG lists the names. */
 SL_MUST_USE sl_status sl_dit_preset(const char *name, sl_dit_config *config);

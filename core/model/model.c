@@ -51,17 +51,35 @@ static sl_status make_masks(sl_model *m, const int64_t *channels) {
   return SL_STATUS_OK;
 }
 
+static sl_status check_residual(const sl_model_kind *kind, sl_dtype residual) {
+  SL_REQUIRE(residual == SL_F32 || !kind->f32_residual, UNSUPPORTED,
+             "%s: residual is %s, but its blocks add in f32; give residual f32, or none", kind->name,
+             sl_dtype_name(residual));
+  return SL_STATUS_OK;
+}
+
+static sl_status check_options(const sl_model_kind *kind, const sl_model_options *o) {
+  SL_REQUIRE(o->timesteps > 0, ARG, "%s: timesteps is %lld, expected at least 1", kind->name, (long long)o->timesteps);
+  SL_TRY(check_residual(kind, o->residual));
+  return sl_precision_check(kind->name, (sl_precision){true, o->compute, o->residual});
+}
+
 sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *config, const sl_model_info *info,
-                          sl_routing *routing, const int64_t *channels, uint32_t seed, sl_model **out) {
+                          const sl_model_options *options, sl_routing *routing, const int64_t *channels,
+                          sl_model **out) {
   *out = NULL;
   sl_model *m = sl_alloc_zero(ctx, sizeof *m);
   if (!m) {
     sl_free(ctx, config);
     return SL_STATUS_OOM;
   }
-  *m = (sl_model){.ctx = ctx, .refs = 1, .kind = kind, .config = config, .info = *info, .seed = seed};
+  *m = (sl_model){.ctx = ctx, .refs = 1, .kind = kind, .config = config, .info = *info, .seed = options->seed};
+  m->info.timesteps = options->timesteps;
+  m->compute = options->compute;
+  m->residual = options->residual;
   if (routing) m->routing = sl_routing_retain(routing);
   sl_status status;
+  SL_GOTO(check_options(kind, options));
   SL_GOTO(sl_params_new(ctx, &m->params));
   SL_GOTO(make_masks(m, channels));
   SL_GOTO(declare(m));
@@ -169,10 +187,8 @@ sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, s
     b->compute = m->compute;
     b->residual = m->residual;
   }
-  if (b->residual != SL_F32 && m->kind->f32_residual)
-    return sl_graph_fail(
-        b->g, sl_fail(SL_STATUS_UNSUPPORTED,
-                      "%s: residual is bf16, but its blocks add in f32; give residual f32, or none", m->kind->name));
+  sl_status s = check_residual(m->kind, b->residual);
+  if (s != SL_STATUS_OK) return sl_graph_fail(b->g, s);
   return sl_cast(m->kind->forward(m, b, x, t, y), SL_F32);
 }
 

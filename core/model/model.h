@@ -29,6 +29,13 @@ typedef struct sl_model_kind {
   const char *landmarks; /* names worth keeping, for messages: "c, tokens, blocks.0" */
 } sl_model_kind;
 
+/* What every architecture's configuration has. */
+typedef struct sl_model_options {
+  int64_t timesteps; /* rows of the mask tables */
+  uint32_t seed;
+  sl_dtype compute, residual; /* f32, or bf16 (then the residual stream f32 or bf16): see sl_builder */
+} sl_model_options;
+
 /* What every architecture tells of itself. */
 typedef struct sl_model_info {
   int64_t in_channels, out_channels, height, width;
@@ -37,7 +44,7 @@ typedef struct sl_model_info {
   bool one_class;  /* classes = 1: y is NULL or zeros */
   double class_dropout;
   bool learn_sigma;
-  int64_t timesteps;
+  int64_t timesteps; /* set by sl_model_create */
   int routed_blocks;
 } sl_model_info;
 
@@ -58,11 +65,12 @@ struct sl_model {
   sl_eager *programs;
 };
 
-/* For kinds: makes the common part, declares parameters by building once, evaluates routing for `blocks` blocks of
- * channels[b] channels. Takes over config (freed by kind->free, also on failure). routing is retained. */
+/* For kinds: makes the common part, declares parameters by building once, evaluates routing for the routed blocks, of
+ * channels[b] channels each. Takes over config (freed by kind->free, also on failure). routing is retained. ARG and
+ * UNSUPPORTED name the option. */
 SL_MUST_USE sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *config,
-                                      const sl_model_info *info, sl_routing *routing, const int64_t *channels,
-                                      uint32_t seed, sl_model **out);
+                                      const sl_model_info *info, const sl_model_options *options, sl_routing *routing,
+                                      const int64_t *channels, sl_model **out);
 /* The mask rows u8 [N, C] of routed block `block` for t, or NULL without routing. A fractional t takes the nearest
  * integer's row, half to even. Rows of equal tables are gathered once per graph. */
 sl_value *sl_model_mask(sl_model *m, sl_builder *b, int block, sl_value *t);

@@ -43,31 +43,21 @@ static inline void join(double *sums, const float *part, int64_t n) {
   for (int64_t i = 0; i < n; i++) sums[i] += (double)part[i];
 }
 
-static void panel_sum(const sl_panel *p, const float *x, double *sums) {
-  float part[SL_PANEL];
-  for (int64_t r = 0; r < p->rows; r += SUM_ROWS) {
-    clear(part, p->width);
-    for (int64_t k = r; k < p->rows && k < r + SUM_ROWS; k++) {
-      const float *row = x + k * p->stride;
-#pragma omp simd
-      for (int64_t i = 0; i < p->width; i++) part[i] += row[i];
-    }
-    join(sums, part, p->width);
+/* Adds the sum over rows of `term`, of x's element i of a row, to sums[i]. */
+#define SUM_OVER_ROWS(name, term)                                                                                      \
+  static void name(const sl_panel *p, const float *x, double *sums) {                                                  \
+    float part[SL_PANEL];                                                                                              \
+    for (int64_t r = 0; r < p->rows; r += SUM_ROWS) {                                                                  \
+      clear(part, p->width);                                                                                           \
+      for (int64_t k = r; k < p->rows && k < r + SUM_ROWS; k++) {                                                      \
+        const float *row = x + k * p->stride;                                                                          \
+        _Pragma("omp simd") for (int64_t i = 0; i < p->width; i++) part[i] += term;                                    \
+      }                                                                                                                \
+      join(sums, part, p->width);                                                                                      \
+    }                                                                                                                  \
   }
-}
-
-static void panel_squares(const sl_panel *p, const float *x, double *sums) {
-  float part[SL_PANEL];
-  for (int64_t r = 0; r < p->rows; r += SUM_ROWS) {
-    clear(part, p->width);
-    for (int64_t k = r; k < p->rows && k < r + SUM_ROWS; k++) {
-      const float *row = x + k * p->stride;
-#pragma omp simd
-      for (int64_t i = 0; i < p->width; i++) part[i] += (row[i] - p->mean[i]) * (row[i] - p->mean[i]);
-    }
-    join(sums, part, p->width);
-  }
-}
+SUM_OVER_ROWS(panel_sum, row[i])
+SUM_OVER_ROWS(panel_squares, (row[i] - p->mean[i]) * (row[i] - p->mean[i]))
 
 static void panel_forward(const sl_panel *p, const float *x, float *y) {
   for (int64_t r = 0; r < p->rows; r++) {

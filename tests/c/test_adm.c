@@ -21,7 +21,7 @@ static sl_adm_config small(void) {
   c.attention_resolutions[0] = 2;
   c.num_heads = 2;
   c.classes = 3;
-  c.timesteps = 20;
+  c.options.timesteps = 20;
   return c;
 }
 

@@ -7,8 +7,8 @@
 #include "nn/layers.h"
 
 typedef struct plain_config {
-  int64_t in_channels, side, channels, blocks, timesteps;
-  uint32_t seed;
+  int64_t in_channels, side, channels, blocks;
+  sl_model_options options;
 } plain_config;
 
 static sl_value *block(sl_model *m, sl_builder *b, sl_value *x, sl_value *emb, sl_value *mask) {
@@ -62,9 +62,8 @@ static sl_status plain_new(sl_context *ctx, const plain_config *config, sl_routi
                         .height = c->side,
                         .width = c->side,
                         .learn_sigma = true,
-                        .timesteps = c->timesteps,
                         .routed_blocks = (int)c->blocks};
-  return sl_model_create(ctx, &plain_kind, c, &info, routing, channels, c->seed, out); /* c is the model's now */
+  return sl_model_create(ctx, &plain_kind, c, &info, &config->options, routing, channels, out); /* c is its own now */
 }
 /* --- end --- */
 
@@ -72,7 +71,7 @@ static sl_status plain_new(sl_context *ctx, const plain_config *config, sl_routi
 
 static void test_it_works(void **state) {
   (void)state;
-  plain_config c = {.in_channels = 3, .side = 8, .channels = 32, .blocks = 2, .timesteps = 100, .seed = 1};
+  plain_config c = {.in_channels = 3, .side = 8, .channels = 32, .blocks = 2, .options = {.timesteps = 100, .seed = 1}};
   sl_routing *routing;
   sl_model *m;
   sl_tensor *x, *t, *out, *kept, *dx, *flat;
