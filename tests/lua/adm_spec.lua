@@ -91,6 +91,24 @@ describe("sluice.adm", function()
     assert(little < much, ("%s and %s bytes"):format(little, much))
   end)
 
+  it("drops the same elements in whatever parts a batch is taken", function()
+    local function moments(micro)
+      local model = disturbed(small { dropout = 0.3, routing = sluice.routing.dtr {} })
+      local x, t, y = batch(model, 4)
+      local trainer = sluice.trainer { model = model, batch = 4, micro_batch = micro, diffusion = sluice.diffusion { steps = 100 } }
+      return trainer:step_on { x0 = x, t = t, y = y, noise = x }.loss, trainer:array "exp_avg"
+    end
+    local loss, whole = moments(4)
+    local loss_of_parts, parts = moments(2)
+    assert(math.abs(loss - loss_of_parts) <= 1e-5 * loss)
+    local all, off = 0, 0
+    for name, g in pairs(whole) do
+      all = all + g:norm():item() ^ 2
+      off = off + (parts[name] - g):norm():item() ^ 2
+    end
+    assert(math.sqrt(off / all) < 1e-4, math.sqrt(off / all))
+  end)
+
   it("takes any routing, and puts the mask where it is told to", function()
     local seen = {}
     local custom = sluice.routing.custom(function(t, T, C, block, blocks)
@@ -186,7 +204,7 @@ describe("sluice.adm", function()
     assert.truthy(message:find "residual", message)
   end)
 
-  it("samples and forecasts what it needs", function()
+  it("samples; image k depends neither on n nor on the batch", function()
     local model = disturbed(small { dropout = 0.1 })
     local images = sluice.sample {
       model = model, diffusion = sluice.diffusion { steps = 100 }, n = 3, labels = "balanced", cfg = 2, steps = 4, sampler = "ddim",
