@@ -118,6 +118,8 @@ static void each_panel(const task *t, slab *s, panel_fn *fn) {
   }
 }
 
+static void zero(double *columns, int64_t n) { memset(columns, 0, (size_t)n * sizeof *columns); }
+
 /* --- forward --- */
 
 static void to_groups(const task *t, slab *s, const place *q, const sl_panel *p, const double *columns) {
@@ -128,13 +130,15 @@ static void to_groups(const task *t, slab *s, const place *q, const sl_panel *p,
 }
 
 static void sum_panel(const task *t, slab *s, const place *q, sl_panel *p) {
-  double columns[SL_PANEL] = {0};
+  double columns[SL_PANEL];
+  zero(columns, p->width);
   t->loops->sum(p, t->x + q->at, columns);
   to_groups(t, s, q, p, columns);
 }
 
 static void squares_panel(const task *t, slab *s, const place *q, sl_panel *p) {
-  double columns[SL_PANEL] = {0};
+  double columns[SL_PANEL];
+  zero(columns, p->width);
   for (int64_t i = 0, g = group_at(t, s, q, 0); i < p->width; i++) {
     if (t->last) g = group_at(t, s, q, i);
     p->mean[i] = s->mean[g];
@@ -188,7 +192,9 @@ sl_status sl_cpu_group_norm(sl_exec *e, const sl_view *out, const sl_view *in, i
 /* --- backward --- */
 
 static void before_panel(const task *t, slab *s, const place *q, sl_panel *p) {
-  double sum[SL_PANEL] = {0}, along[SL_PANEL] = {0}, *to = t->sums + 2 * (s->n * t->C + q->c0);
+  double sum[SL_PANEL], along[SL_PANEL], *to = t->sums + 2 * (s->n * t->C + q->c0);
+  zero(sum, p->width);
+  zero(along, p->width);
   set_moments(t, s, q, p);
   set_affine(t, s, q, p);
   t->loops->before(p, t->x + q->at, t->dy + q->at, t->dx ? t->dx + q->at : NULL, sum, along);

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
@@ -12,12 +14,28 @@ typedef struct task {
 static void enlarge_rows(void *user, int64_t begin, int64_t end, int thread) {
   const task *t = user;
   (void)thread;
-  for (int64_t r = begin; r < end; r++)
-    for (int64_t j = 0; j < t->W * t->s; j++) {
-      const float *x = t->x + (r / t->s * t->W + j / t->s) * t->inner;
-      float *y = t->y + (r * t->W * t->s + j) * t->inner;
-      for (int64_t c = 0; c < t->inner; c++) y[c] = x[c];
+  for (int64_t r = begin; r < end; r++) {
+    const float *x = t->x + r / t->s * t->W * t->inner;
+    float *y = t->y + r * t->W * t->s * t->inner;
+    if (r > begin && r % t->s) { /* as the row before */
+      memcpy(y, y - t->W * t->s * t->inner, (size_t)(t->W * t->s * t->inner) * sizeof *y);
+      continue;
     }
+    for (int64_t j = 0; j < t->W; j++, x += t->inner)
+      for (int64_t k = 0; k < t->s; k++, y += t->inner)
+        for (int64_t c = 0; c < t->inner; c++) y[c] = x[c];
+  }
+}
+
+/* y [W, inner] += x [W, s, inner], one of every s pixels. */
+static void add_pixels(const task *t, const float *x, float *y) {
+  if (t->inner == 1 && t->s == 2) { /* planes, halved: the loop that everyone needs is a vector */
+    for (int64_t j = 0; j < t->W; j++) y[j] += x[2 * j] + x[2 * j + 1];
+    return;
+  }
+  for (int64_t j = 0; j < t->W; j++, y += t->inner)
+    for (int64_t k = 0; k < t->s; k++, x += t->inner)
+      for (int64_t c = 0; c < t->inner; c++) y[c] += x[c];
 }
 
 /* Rows of the smaller image in parallel. */
@@ -25,16 +43,12 @@ static void shrink_rows(void *user, int64_t begin, int64_t end, int thread) {
   const task *t = user;
   (void)thread;
   float part = 1 / (float)(t->s * t->s);
-  for (int64_t r = begin; r < end; r++)
-    for (int64_t j = 0; j < t->W; j++) {
-      float *y = t->y + (r * t->W + j) * t->inner;
-      for (int64_t c = 0; c < t->inner; c++) y[c] = 0;
-      for (int64_t k = 0; k < t->s * t->s; k++) {
-        const float *x = t->x + ((r * t->s + k / t->s) * t->W * t->s + j * t->s + k % t->s) * t->inner;
-        for (int64_t c = 0; c < t->inner; c++) y[c] += x[c];
-      }
-      for (int64_t c = 0; c < t->inner; c++) y[c] *= part;
-    }
+  for (int64_t r = begin; r < end; r++) {
+    float *y = t->y + r * t->W * t->inner;
+    for (int64_t i = 0; i < t->W * t->inner; i++) y[i] = 0;
+    for (int64_t k = 0; k < t->s; k++) add_pixels(t, t->x + (r * t->s + k) * t->W * t->s * t->inner, y);
+    for (int64_t i = 0; i < t->W * t->inner; i++) y[i] *= part;
+  }
 }
 
 static int64_t rows_of(const sl_view *v, bool last) {
