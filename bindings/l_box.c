@@ -77,6 +77,17 @@ sl_tensor *slL_check_tensor(lua_State *L, int idx) {
   return b->t;
 }
 
+sl_tensor *slL_check_host_tensor(lua_State *L, int idx) {
+  sl_tensor *t = slL_check_tensor(L, idx);
+  if (!sl_tensor_device(t)->gpu) return t;
+  idx = lua_absindex(L, idx);
+  sl_tensor **copy = slL_push_tensor(L);
+  slL_try(L, sl_tensor_on_host(t, copy));
+  t = *copy;
+  lua_replace(L, idx);
+  return t;
+}
+
 void slL_release_tensor(lua_State *L, int idx) {
   box *b = luaL_checkudata(L, idx, SLL_TENSOR);
   sl_tensor_release(b->t);

@@ -82,6 +82,8 @@ static void add_line(lua_State *L, const char *fmt, ...) {
   lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
 }
 
+static void add_text(void *user, const char *text) { add_line(user, "%s", text); }
+
 /* The machine as the core sees it, line by line. */
 static int l_doctor(lua_State *L) {
   sl_context *ctx = slL_context(L);
@@ -94,7 +96,12 @@ static int l_doctor(lua_State *L) {
   add_line(L, "bfloat16     %s",
            sl_dnnl_has_bf16(ctx) ? "products run in bfloat16"
                                  : "stored only: this CPU has no bf16 products, they run in float32");
-  add_line(L, "devices      cpu");
+  if (sl_device_built(&sl_driver_cuda)) sl_driver_cuda.describe(add_text, L);
+  else add_line(L, "CUDA         not in this build");
+  char names[256] = "";
+  for (int i = 0; sl_device_name(i); i++)
+    snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", sl_device_name(i));
+  add_line(L, "devices      %s", names);
   return 1;
 }
 

@@ -65,7 +65,7 @@ static void put(filler *f, int idx) {
   } else if (lua_type(L, idx) == LUA_TBOOLEAN) {
     sl_element_set(f->dtype, f->at, lua_toboolean(L, idx));
   } else if (slL_test_tensor(L, idx) && sl_tensor_numel(slL_test_tensor(L, idx)) == 1) {
-    sl_element_set(f->dtype, f->at, sl_tensor_at(slL_test_tensor(L, idx), 0));
+    sl_element_set(f->dtype, f->at, sl_tensor_at(slL_check_host_tensor(L, idx), 0));
   } else {
     slL_error(L, "%s: an element is %s, expected a number", f->what, slL_what(L, idx));
   }
@@ -146,6 +146,12 @@ static options read_options(lua_State *L, int idx, const char *what, bool draws)
   return o;
 }
 
+/* What was made on the CPU, as the options want it. */
+static int finish(lua_State *L, sl_tensor *t, const options *o, sl_dtype dtype) {
+  if (dtype == sl_tensor_dtype(t) && !o->device->gpu) return 1;
+  return slL_try(L, sl_tensor_to(t, dtype, o->device, slL_push_tensor(L)));
+}
+
 /* --- constructors --- */
 
 /* sluice.tensor(nested | number | {data = list, shape = shape}, {dtype, device}) */
@@ -165,7 +171,7 @@ static int l_tensor(lua_State *L) {
     return slL_error(L, "%s: got %s, expected a number or nested tables of numbers", what, slL_what(L, 1));
   if (type != LUA_TTABLE || lua_getfield(L, 1, "data") == LUA_TNIL) {
     slL_tensor_from_lua(L, 1, what, o.dtype);
-    return 1;
+    return finish(L, slL_check_tensor(L, -1), &o, o.dtype);
   }
   slL_options(L, 1, what, fields);
   lua_getfield(L, 1, "shape");
@@ -175,7 +181,9 @@ static int l_tensor(lua_State *L) {
   if (sl_tensor_numel(flat) != sl_shape_numel(&s))
     return slL_error(L, "%s: data has %I elements, shape %s needs %I", what, (LUAI_UACINT)sl_tensor_numel(flat),
                      sl_shape_text(&s), (LUAI_UACINT)sl_shape_numel(&s));
-  return slL_try(L, sl_tensor_reshape(flat, &s, slL_push_tensor(L)));
+  sl_tensor **shaped = slL_push_tensor(L);
+  slL_try(L, sl_tensor_reshape(flat, &s, shaped));
+  return finish(L, *shaped, &o, o.dtype);
 }
 
 static int filled(lua_State *L, const char *what, double v, int options_at) {
@@ -222,11 +230,11 @@ static int l_arange(lua_State *L) {
   if (v[2] == 0 || !isfinite(count) || count > 1e15)
     return slL_error(L, "%s: the step %f does not lead from %f to %f", what, v[2], v[0], v[1]);
   sl_tensor **out = slL_push_tensor(L);
-  slL_try(L, sl_tensor_new(slL_context(L), o.device, o.dtype, &SL_SHAPE(count < 0 ? 0 : (int64_t)count), out));
+  slL_try(L, sl_tensor_new(slL_context(L), NULL, o.dtype, &SL_SHAPE(count < 0 ? 0 : (int64_t)count), out));
   char *at = sl_tensor_data(*out);
   for (int64_t i = 0; i < sl_tensor_numel(*out); i++)
     sl_element_set(o.dtype, at + (size_t)i * sl_dtype_size(o.dtype), v[0] + (double)i * v[2]);
-  return 1;
+  return finish(L, *out, &o, o.dtype);
 }
 
 /* --- draws: seed as given, or the next of sluice.seed's count --- */
@@ -237,9 +245,9 @@ static int drawn(lua_State *L, const char *what,
   sl_shape s = slL_check_shape(L, 1, what);
   options o = read_options(L, 2, what, true);
   sl_tensor **out = slL_push_tensor(L);
-  slL_try(L, sl_tensor_new(slL_context(L), o.device, SL_F32, &s, out));
+  slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_F32, &s, out));
   draw((sl_rng_key){o.seed, SL_STREAM_USER}, 0, 0, 0, sl_tensor_numel(*out), sl_tensor_data(*out));
-  return o.dtype == SL_F32 ? 1 : slL_try(L, sl_tensor_to(*out, o.dtype, NULL, slL_push_tensor(L)));
+  return finish(L, *out, &o, o.dtype);
 }
 
 static int l_randn(lua_State *L) { return drawn(L, "sluice.randn", sl_random_normal); }
@@ -259,12 +267,12 @@ static int l_randint(lua_State *L) {
   options o = read_options(L, 4, what, true);
   if (!o.typed) o.dtype = SL_I64;
   sl_tensor **out = slL_push_tensor(L);
-  slL_try(L, sl_tensor_new(slL_context(L), o.device, SL_I64, &s, out));
+  slL_try(L, sl_tensor_new(slL_context(L), NULL, SL_I64, &s, out));
   int64_t *at = sl_tensor_data(*out), n = sl_tensor_numel(*out);
   uint32_t span = (uint32_t)(hi - lo) + 1;
   for (int64_t i = 0; i < n; i++)
     at[i] = lo + sl_random_below((sl_rng_key){o.seed, SL_STREAM_USER}, 0, 0, (uint64_t)i, span);
-  return o.dtype == SL_I64 ? 1 : slL_try(L, sl_tensor_to(*out, o.dtype, NULL, slL_push_tensor(L)));
+  return finish(L, *out, &o, o.dtype);
 }
 
 static int l_seed(lua_State *L) {

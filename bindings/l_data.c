@@ -241,14 +241,14 @@ static int l_write_pack(lua_State *L) {
 
 /* sluice.center_crop(image u8 [H,W,C], size) -> u8 [size,size,C]; core.resize(image, height, width, "box"|"bicubic") */
 static int l_center_crop(lua_State *L) {
-  sl_tensor *image = slL_check_tensor(L, 1);
+  sl_tensor *image = slL_check_host_tensor(L, 1);
   int64_t size = luaL_checkinteger(L, 2);
   return slL_try(L, sl_center_crop(image, size, slL_push_tensor(L)));
 }
 
 static int l_resize(lua_State *L) {
   static const char *const names[] = {"box", "bicubic", NULL};
-  sl_tensor *image = slL_check_tensor(L, 1);
+  sl_tensor *image = slL_check_host_tensor(L, 1);
   int64_t height = luaL_checkinteger(L, 2), width = luaL_checkinteger(L, 3);
   int filter = luaL_checkoption(L, 4, "bicubic", names);
   return slL_try(L, sl_resize(image, height, width, filter ? SL_RESIZE_BICUBIC : SL_RESIZE_BOX, slL_push_tensor(L)));

@@ -94,7 +94,7 @@ static void push_nested(lua_State *L, const sl_view *v, int dim, const char *at)
 }
 
 int slL_tensor_totable(lua_State *L) {
-  sl_view v = sl_tensor_view(slL_check_tensor(L, 1));
+  sl_view v = sl_tensor_view(slL_check_host_tensor(L, 1));
   luaL_checkstack(L, SL_MAX_RANK + 4, "totable");
   push_nested(L, &v, 0, v.data);
   return 1;

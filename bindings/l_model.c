@@ -46,13 +46,12 @@ sl_precision slL_field_precision(lua_State *L, int idx, const char *what) {
 }
 
 sl_model_options slL_field_model_options(lua_State *L, int idx, const char *what) {
-  static const char *const devices[] = {"auto", "cpu", NULL};
   sl_precision p = slL_field_precision(L, idx, what);
-  slL_field_choice(L, idx, what, "device", devices, 0);
   return (sl_model_options){.timesteps = slL_field_integer(L, idx, what, "timesteps", 1000),
                             .seed = slL_field_seed(L, idx, what, "seed", 0),
                             .compute = p.compute,
-                            .residual = p.residual};
+                            .residual = p.residual,
+                            .device = slL_field_device(L, idx, what)};
 }
 
 const char *slL_preset_name(lua_State *L, int idx, const char *what, const char *example) {
@@ -472,12 +471,19 @@ static int l_tables(lua_State *L) {
   return 1;
 }
 
+/* model:to(device) -> model: moves its weights, and where it runs from now on. */
 static int l_to(lua_State *L) {
-  slL_check_model(L, 1);
-  const char *device = luaL_checkstring(L, 2);
-  if (strcmp(device, "cpu") && strcmp(device, "auto"))
-    slL_error(L, "model:to: there is no device \"%s\" in this build; there is cpu", device);
+  sl_model *m = slL_check_model(L, 1);
+  const sl_device *dev = NULL;
+  if (sl_device_find(slL_context(L), luaL_checkstring(L, 2), &dev) != SL_STATUS_OK)
+    slL_error(L, "model:to: %s", sl_error());
+  slL_try(L, sl_model_to(m, dev));
   lua_settop(L, 1);
+  return 1;
+}
+
+static int l_device(lua_State *L) {
+  lua_pushstring(L, slL_check_model(L, 1)->device->name);
   return 1;
 }
 
@@ -495,7 +501,7 @@ static const luaL_Reg methods[] = {{"names", l_names},
                                    {"load_state", l_load_state},
                                    {"save", l_save},
                                    {"init", l_init},
-                                   {"to", l_to},
+                                   {"to", l_to}, {"device", l_device},
                                    {"count", l_count},
                                    {"flops", l_flops},
                                    {"forward", l_forward},

@@ -55,16 +55,18 @@ int slL_tensor_tostring(lua_State *L) {
   if (slL_is_symbolic(L, 1)) return describe_symbolic(L);
   sl_tensor *t = slL_test_tensor(L, 1);
   if (!t) return lua_pushliteral(L, "released tensor"), 1;
+  const char *device = sl_tensor_device(t)->name; /* of the tensor itself; its values may be a copy's */
   printer p = {.v = sl_tensor_view(t)};
   p.edge = p.v.shape.rank > 2 ? 1 : EDGE;
+  p.v = sl_tensor_view(slL_check_host_tensor(L, 1));
   luaL_buffinit(L, &p.b);
   luaL_addstring(&p.b, sl_dtype_name(p.v.dtype));
   luaL_addchar(&p.b, ' ');
   luaL_addstring(&p.b, sl_shape_text(&p.v.shape));
   luaL_addchar(&p.b, ' ');
-  luaL_addstring(&p.b, sl_tensor_device(t)->name);
-  luaL_addchar(&p.b, sl_tensor_numel(t) > 0 && p.v.shape.rank > 1 ? '\n' : ' ');
-  if (sl_tensor_numel(t)) add_nested(&p, 0, p.v.data);
+  luaL_addstring(&p.b, device);
+  luaL_addchar(&p.b, sl_shape_numel(&p.v.shape) > 0 && p.v.shape.rank > 1 ? '\n' : ' ');
+  if (sl_shape_numel(&p.v.shape)) add_nested(&p, 0, p.v.data);
   else luaL_addstring(&p.b, "[]");
   luaL_pushresult(&p.b);
   return 1;

@@ -58,25 +58,43 @@ static int index_lazy(lua_State *L) {
 /* --- small functions --- */
 
 static int l_devices(lua_State *L) {
-  lua_createtable(L, 1, 0);
-  lua_pushstring(L, sl_device_cpu.name);
-  lua_rawseti(L, -2, 1);
+  lua_createtable(L, 2, 0);
+  for (int i = 0; sl_device_name(i); i++) {
+    lua_pushstring(L, sl_device_name(i));
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static void set_bytes(lua_State *L, const char *name, uint64_t bytes) {
+  lua_pushinteger(L, (lua_Integer)bytes);
+  lua_setfield(L, -2, name);
+}
+
+/* Of a GPU: bytes that could still be taken, that it has, that this process took and took at most. */
+static int device_memory(lua_State *L) {
+  const sl_device *dev = NULL;
+  sl_device_memory m;
+  slL_try(L, sl_device_find(slL_context(L), luaL_checkstring(L, 1), &dev));
+  if (!dev->memory) return slL_error(L, "sluice.memory: %s is no GPU; without a name, memory() tells of the host", dev->name);
+  slL_try(L, dev->memory(dev, &m));
+  lua_createtable(L, 0, 4);
+  set_bytes(L, "available", m.available);
+  set_bytes(L, "total", m.total);
+  set_bytes(L, "bytes", m.used);
+  set_bytes(L, "peak_bytes", m.peak);
   return 1;
 }
 
 static int l_memory(lua_State *L) {
+  if (!lua_isnoneornil(L, 1)) return device_memory(L);
   sl_memory m = sl_context_memory(slL_context(L));
-  lua_createtable(L, 0, 3);
-  lua_pushinteger(L, (lua_Integer)m.bytes);
-  lua_setfield(L, -2, "bytes");
-  lua_pushinteger(L, (lua_Integer)m.peak_bytes);
-  lua_setfield(L, -2, "peak_bytes");
-  lua_pushinteger(L, (lua_Integer)sl_context_memory_limit(slL_context(L)));
-  lua_setfield(L, -2, "limit");
-  lua_pushinteger(L, (lua_Integer)m.blocks);
-  lua_setfield(L, -2, "blocks");
-  lua_pushinteger(L, (lua_Integer)m.calls);
-  lua_setfield(L, -2, "calls");
+  lua_createtable(L, 0, 5);
+  set_bytes(L, "bytes", m.bytes);
+  set_bytes(L, "peak_bytes", m.peak_bytes);
+  set_bytes(L, "limit", sl_context_memory_limit(slL_context(L)));
+  set_bytes(L, "blocks", m.blocks);
+  set_bytes(L, "calls", m.calls);
   return 1;
 }
 

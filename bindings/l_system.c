@@ -154,7 +154,7 @@ static void set_text(lua_State *L, const char *key, const char *text) {
   lua_setfield(L, -2, key);
 }
 
-/* core.machine(): what a run's numbers may depend on. */
+/* core.machine(device): what a run's numbers may depend on. */
 static int l_machine(lua_State *L) {
   sl_context *ctx = slL_context(L);
   struct utsname u;
@@ -169,7 +169,7 @@ static int l_machine(lua_State *L) {
   set_text(L, "sluice", SLUICE_VERSION);
   set_text(L, "onednn", sl_dnnl_version());
   set_text(L, "kernels", sl_isa_name(sl_context_isa(ctx)));
-  set_text(L, "device", "cpu");
+  set_text(L, "device", luaL_optstring(L, 1, "cpu"));
   lua_pushinteger(L, sl_context_threads(ctx)), lua_setfield(L, -2, "threads");
   return 1;
 }

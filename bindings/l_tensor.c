@@ -1,6 +1,8 @@
 /* The methods of tensors that are no operations. */
 #include "l_tensor.h"
 
+#include <string.h>
+
 static int no_value(lua_State *L, const char *what) {
   return slL_error(L, "%s: a symbolic tensor has no value while tracing", what);
 }
@@ -62,8 +64,9 @@ static int l_to(lua_State *L) {
   const sl_device *dev = NULL;
   bool to_dtype = sl_dtype_from_name(name, &dtype);
   if (!to_dtype && sl_device_find(slL_context(L), name, &dev) != SL_STATUS_OK) {
-    static const char *const names[] = {"f32", "bf16", "i32", "i64", "u8",  "f16",
-                                        "f64", "bool", "i8",  "i16", "cpu", NULL};
+    static const char *const names[] = {"f32", "bf16", "i32",  "i64", "u8",  "f16", "f64",
+                                        "bool", "i8", "i16", "cpu", "cuda", NULL};
+    if (!strncmp(name, "cuda", 4)) return slL_error(L, "to: %s", sl_error());
     slL_unknown(L, "to", "dtype or device", name, names);
   }
   if (slL_is_symbolic(L, 1)) return to_symbolic(L, to_dtype, dtype);
@@ -145,7 +148,7 @@ static double number_of(lua_State *L, int idx, const char *what) {
   if (sl_tensor_numel(t) != 1)
     slL_error(L, "%s on tensors must be true or false: of %s there is no one answer; write x:lt(y), x:le(y)", what,
               sl_shape_text(sl_tensor_shape(t)));
-  return sl_tensor_at(t, 0);
+  return sl_tensor_at(slL_check_host_tensor(L, idx), 0);
 }
 
 /* Lua's order operators give booleans, so they take one element on each side. */

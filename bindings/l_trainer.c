@@ -94,6 +94,17 @@ static void read_ema(lua_State *L, sl_train_options *o) {
   lua_pop(L, 1);
 }
 
+/* false (or nothing), true, or a word. */
+static void read_recompute(lua_State *L, const char *w, sl_train_options *o) {
+  static const char *const words[] = {"auto", "none", "light", "blocks", NULL};
+  int type = lua_getfield(L, 1, "recompute");
+  int word = type == LUA_TBOOLEAN && lua_toboolean(L, -1) ? 3 : 0;
+  lua_pop(L, 1);
+  if (type != LUA_TBOOLEAN) word = slL_field_choice(L, 1, w, "recompute", words, 0);
+  o->keep_all = word == 1;
+  o->recompute = word == 3 ? SL_RECOMPUTE_SEGMENTS : word == 2 ? SL_RECOMPUTE_LIGHT : SL_RECOMPUTE_NONE;
+}
+
 static const char *const fields[] = {
     "model", "diffusion",    "data",      "weight",   "density", "loss",           "lr",    "beta1",       "beta2",
     "eps",   "weight_decay", "clip",      "schedule", "ema",     "ema_warmup",     "batch", "micro_batch", "seed",
@@ -120,7 +131,7 @@ static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
   o->micro_batch = slL_field_integer(L, 1, w, "micro_batch", 0);
   o->seed = slL_field_seed(L, 1, w, "seed", 0);
   o->flip = slL_field_boolean(L, 1, w, "flip", false);
-  o->recompute = slL_field_boolean(L, 1, w, "recompute", false);
+  read_recompute(L, w, o);
   o->precision = slL_field_precision(L, 1, w);
   o->holdout = slL_field_dataset(L, 1, w, "holdout");
   o->loader_threads = (int)slL_field_integer(L, 1, w, "loader_threads", -1);
@@ -255,14 +266,15 @@ static int l_profile(lua_State *L) {
   sl_trainer *tr = check(L)->trainer;
   lua_newtable(L);
   if (!sl_trainer_profiling(tr)) return 1;
-  const char *op;
-  double seconds;
-  int64_t calls;
-  for (int i = 0; sl_program_profile(sl_trainer_program(tr), i, &op, &seconds, &calls); i++) {
-    lua_createtable(L, 0, 3);
-    lua_pushstring(L, op), lua_setfield(L, -2, "op");
-    lua_pushnumber(L, seconds), lua_setfield(L, -2, "seconds");
-    lua_pushinteger(L, calls), lua_setfield(L, -2, "calls");
+  sl_op_cost c;
+  for (int i = 0; sl_program_cost(sl_trainer_program(tr), i, &c); i++) {
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, c.op), lua_setfield(L, -2, "op");
+    lua_pushnumber(L, c.seconds), lua_setfield(L, -2, "seconds");
+    lua_pushinteger(L, c.calls), lua_setfield(L, -2, "calls");
+    lua_pushinteger(L, c.nodes), lua_setfield(L, -2, "nodes");
+    lua_pushinteger(L, c.macs), lua_setfield(L, -2, "macs");
+    lua_pushinteger(L, c.bytes), lua_setfield(L, -2, "bytes");
     lua_rawseti(L, -2, i + 1);
   }
   return 1;

@@ -55,6 +55,8 @@ typedef struct slL_trace slL_trace;
 sl_tensor **slL_push_tensor(lua_State *L);
 /* The concrete tensor at idx; raises for anything else, for a released tensor, and for a symbolic one. */
 sl_tensor *slL_check_tensor(lua_State *L, int idx);
+/* The same, on the CPU: of a GPU's tensor a copy takes its place on the stack. */
+sl_tensor *slL_check_host_tensor(lua_State *L, int idx);
 /* The same, or NULL if the value is no concrete tensor (also if it was released). */
 sl_tensor *slL_test_tensor(lua_State *L, int idx);
 bool slL_is_tensor(lua_State *L, int idx); /* concrete or symbolic */

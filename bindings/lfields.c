@@ -96,3 +96,10 @@ int slL_field_choice(lua_State *L, int idx, const char *what, const char *name, 
   luaL_pushresult(&b);
   return slL_error(L, "%s: %s is \"%s\", expected one of %s", what, name, text, lua_tostring(L, -1));
 }
+
+const sl_device *slL_field_device(lua_State *L, int idx, const char *what) {
+  const sl_device *dev = NULL;
+  const char *name = slL_field_string(L, idx, what, "device", "auto");
+  if (sl_device_find(slL_context(L), name, &dev) != SL_STATUS_OK) slL_error(L, "%s: %s", what, sl_error());
+  return dev;
+}

@@ -18,5 +18,7 @@ sl_tensor *slL_field_floats(lua_State *L, int idx, const char *what, const char 
 sl_tensor *slL_field_tensor(lua_State *L, int idx, const char *what, const char *name);
 /* An enum field by name: its position in names (NULL-terminated). */
 int slL_field_choice(lua_State *L, int idx, const char *what, const char *name, const char *const *names, int def);
+/* The device named by `device`; "auto" if it is not there. */
+const sl_device *slL_field_device(lua_State *L, int idx, const char *what);
 
 #endif

@@ -18,8 +18,16 @@
 enum { ALIGN = 64, MAX_THREADS = 1024 };
 #define BLOCK_MAGIC UINT64_C(0x736c756963652121)
 
+typedef struct attachment {
+  struct attachment *next;
+  const void *key;
+  void *what;
+  void (*free)(sl_context *ctx, void *what);
+} attachment;
+
 struct sl_context {
   sl_context_options options;
+  attachment *attachments; /* the latest first */
   atomic_int threads, isa;
   atomic_bool cancelled;
   pthread_t owner;  /* the pressure hook may be Lua's collector: it runs on the thread that made the context, only */
@@ -122,12 +130,33 @@ sl_status sl_context_new(const sl_context_options *options, sl_context **out) {
 
 void sl_context_free(sl_context *ctx) {
   if (!ctx) return;
+  while (ctx->attachments) {
+    attachment *a = ctx->attachments;
+    ctx->attachments = a->next;
+    a->free(ctx, a->what);
+    sl_free(ctx, a);
+  }
   sl_memory m = sl_context_memory(ctx);
   if (m.blocks) {
     sl_context_log(ctx, "context freed while %" PRIu64 " blocks (%" PRIu64 " bytes) made from it are alive", m.blocks,
                    m.bytes);
   }
   ctx->options.free(ctx->options.user, ctx, round_up(sizeof *ctx));
+}
+
+sl_status sl_context_attach(sl_context *ctx, const void *key, void *what,
+                            void (*free_what)(sl_context *ctx, void *what)) {
+  attachment *a = sl_alloc(ctx, sizeof *a);
+  if (!a) return SL_STATUS_OOM;
+  *a = (attachment){ctx->attachments, key, what, free_what};
+  ctx->attachments = a;
+  return SL_STATUS_OK;
+}
+
+void *sl_context_attached(const sl_context *ctx, const void *key) {
+  for (const attachment *a = ctx->attachments; a; a = a->next)
+    if (a->key == key) return a->what;
+  return NULL;
 }
 
 int sl_context_threads(const sl_context *ctx) { return atomic_load_explicit(&ctx->threads, memory_order_relaxed); }
@@ -188,18 +217,21 @@ static bool allowed(sl_context *ctx) {
   return left < 0;
 }
 
+void sl_context_pressure(sl_context *ctx) {
+  if (!ctx->options.pressure || !pthread_equal(pthread_self(), ctx->owner) || ctx->in_pressure) return;
+  ctx->in_pressure = true;
+  ctx->options.pressure(ctx->options.user);
+  ctx->in_pressure = false;
+}
+
 void *sl_alloc(sl_context *ctx, size_t bytes) {
   atomic_fetch_add(&ctx->calls, 1);
   bool ok = allowed(ctx) && bytes <= SIZE_MAX / 2;
   size_t total = ok ? round_up(bytes ? bytes : 1) + sizeof(block_header) : 0;
   void *p = ok ? try_alloc(ctx, bytes, total) : NULL;
   if (p) return p;
-  if (ctx->options.pressure && pthread_equal(pthread_self(), ctx->owner) && !ctx->in_pressure) {
-    ctx->in_pressure = true;
-    ctx->options.pressure(ctx->options.user);
-    ctx->in_pressure = false;
-    p = ok ? try_alloc(ctx, bytes, total) : NULL;
-  }
+  sl_context_pressure(ctx);
+  p = ok ? try_alloc(ctx, bytes, total) : NULL;
   return p ? p : fail_alloc(ctx, bytes);
 }
 

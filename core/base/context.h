@@ -42,6 +42,13 @@ void sl_context_cancel(sl_context *ctx);
 void sl_context_cancel_clear(sl_context *ctx);
 bool sl_context_cancelled(const sl_context *ctx);
 
+/* --- what other rooms keep with a context (opened devices), by key --- */
+
+/* `free` is called when the context goes, the latest attached first. On the thread that made the context. */
+SL_MUST_USE sl_status sl_context_attach(sl_context *ctx, const void *key, void *what,
+                                        void (*free)(sl_context *ctx, void *what));
+void *sl_context_attached(const sl_context *ctx, const void *key); /* NULL: none */
+
 /* --- memory: every block the core takes comes from here, 64-byte aligned, uninitialised --- */
 
 typedef struct sl_memory {
@@ -57,6 +64,8 @@ SL_MUST_USE void *sl_alloc_zero(sl_context *ctx, size_t bytes);
 SL_MUST_USE void *sl_realloc(sl_context *ctx, void *p, size_t bytes);
 void sl_free(sl_context *ctx, void *p); /* NULL is allowed */
 SL_MUST_USE char *sl_strdup(sl_context *ctx, const char *text);
+/* Calls the pressure hook, if there is one and this is its thread: for memory that sl_alloc does not give (devices'). */
+void sl_context_pressure(sl_context *ctx);
 sl_memory sl_context_memory(const sl_context *ctx);
 uint64_t sl_context_memory_limit(const sl_context *ctx);           /* bytes; 0: none */
 void sl_context_set_memory_limit(sl_context *ctx, uint64_t bytes); /* while nothing runs; what is out stays out */

@@ -33,9 +33,12 @@ static sl_status view_images(sl_tensor *images, sl_tensor **out) {
   SL_REQUIRE(s->rank == 4 || (s->rank == 3 && dtype == SL_U8), SHAPE, "data: images are %s %s, expected [N,C,H,W]%s",
              sl_dtype_name(dtype), sl_shape_text(s), dtype == SL_U8 ? " or [N,H,W]" : "");
   SL_REQUIRE(sl_tensor_numel(images) > 0, SHAPE, "data: images are %s, without any", sl_shape_text(s));
-  if (sl_tensor_device(images)->kind != SL_DEVICE_CPU || (dtype != SL_U8 && dtype != SL_F32)) {
-    SL_TRY(sl_tensor_to(images, dtype == SL_U8 ? SL_U8 : SL_F32, &sl_device_cpu, out));
-    return SL_STATUS_OK;
+  if (sl_tensor_device(images)->gpu || (dtype != SL_U8 && dtype != SL_F32)) {
+    sl_tensor *here = NULL;
+    SL_TRY(sl_tensor_to(images, dtype == SL_U8 ? SL_U8 : SL_F32, &sl_device_cpu, &here));
+    sl_status status = view_images(here, out);
+    sl_tensor_release(here);
+    return status;
   }
   if (s->rank == 4) {
     *out = sl_tensor_retain(images);

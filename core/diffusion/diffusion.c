@@ -152,6 +152,18 @@ static sl_status build_call(void *user, sl_graph *g, int n_in, sl_value *const *
   return sl_diffusion_build(c->d, c->fn, c->o, g, all, out);
 }
 
+static sl_status check_steps(const sl_diffusion *d, const char *name, sl_tensor *given) {
+  sl_tensor *t = NULL;
+  sl_status status = sl_tensor_on_host(given, &t);
+  for (int64_t i = 0; status == SL_STATUS_OK && i < sl_tensor_numel(t); i++) {
+    double v = sl_tensor_at(t, i);
+    if (!(v >= 0 && v < (double)d->steps))
+      status = sl_fail(SL_STATUS_ARG, "%s: t is %g, expected 0 … %lld", name, v, (long long)d->steps - 1);
+  }
+  sl_tensor_release(t);
+  return status;
+}
+
 static sl_status check_call(const sl_diffusion *d, sl_diffusion_fn fn, sl_tensor *const *in) {
   const char *name = fns[fn].name;
   int at = fns[fn].t;
@@ -164,10 +176,7 @@ static sl_status check_call(const sl_diffusion *d, sl_diffusion_fn fn, sl_tensor
   SL_REQUIRE(sl_tensor_shape(t)->rank == 1 && x->rank >= 1 && sl_tensor_numel(t) == x->dim[0], SHAPE,
              "%s: t is %s, expected [%lld]", name, sl_shape_text(sl_tensor_shape(t)),
              (long long)(x->rank ? x->dim[0] : 1));
-  for (int64_t i = 0; i < sl_tensor_numel(t); i++) {
-    double v = sl_tensor_at(t, i);
-    SL_REQUIRE(v >= 0 && v < (double)d->steps, ARG, "%s: t is %g, expected 0 … %lld", name, v, (long long)d->steps - 1);
-  }
+  SL_TRY(check_steps(d, name, t));
   bool has_out = fn >= SL_FN_P_MEAN_VARIANCE;
   if (has_out && d->variance == SL_VARIANCE_LEARNED) {
     const sl_shape *o = sl_tensor_shape(in[0]), *c = sl_tensor_shape(in[1]);
@@ -184,12 +193,31 @@ static sl_status check_call(const sl_diffusion *d, sl_diffusion_fn fn, sl_tensor
   return SL_STATUS_OK;
 }
 
-sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_tensor *const *in,
+/* Inputs together on the GPU that one of them lies on; what had to be brought there is in brought[]. */
+static sl_status bring_together(int n, sl_tensor **in, sl_tensor **brought) {
+  const sl_device *dev = NULL;
+  for (int i = 0; i < n; i++)
+    if (in[i] && sl_tensor_device(in[i])->gpu) dev = sl_tensor_device(in[i]);
+  for (int i = 0; dev && i < n; i++) {
+    if (!in[i] || sl_tensor_device(in[i])->gpu) continue;
+    SL_TRY(sl_tensor_to(in[i], sl_tensor_dtype(in[i]), dev, &brought[i]));
+    in[i] = brought[i];
+  }
+  return SL_STATUS_OK;
+}
+
+sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_tensor *const *given,
                             sl_tensor **out) {
   memset(out, 0, (size_t)fns[fn].outputs * sizeof *out);
-  SL_TRY(check_call(d, fn, in));
+  SL_TRY(check_call(d, fn, given));
   call c = {d, fn, o};
+  sl_tensor *in[SL_MAX_INPUTS] = {NULL}, *brought[SL_MAX_INPUTS] = {NULL};
+  memcpy(in, given, (size_t)fns[fn].inputs * sizeof *in);
   char key[64];
   int n = snprintf(key, sizeof key, "%d %d %a", (int)fn, (int)o.clip, o.eta);
-  return sl_eager_call(d->programs, key, (size_t)n, build_call, &c, fns[fn].inputs, in, NULL, fns[fn].outputs, out);
+  sl_status status = bring_together(fns[fn].inputs, in, brought);
+  if (status == SL_STATUS_OK)
+    status = sl_eager_call(d->programs, key, (size_t)n, build_call, &c, fns[fn].inputs, in, NULL, fns[fn].outputs, out);
+  for (int i = 0; i < SL_MAX_INPUTS; i++) sl_tensor_release(brought[i]);
+  return status;
 }

@@ -107,7 +107,8 @@ int sl_diffusion_fn_outputs(sl_diffusion_fn fn);
 /* Builds fn on values: in[] as listed (optional ones may be NULL), out[] filled. */
 SL_MUST_USE sl_status sl_diffusion_build(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_graph *g,
                                          sl_value *const *in, sl_value **out);
-/* Runs fn on tensors; t is checked against the steps; outputs are new, owned by the caller. */
+/* Runs fn on tensors; t is checked against the steps; outputs are new, owned by the caller. With a tensor on a GPU all run
+ * there, and outputs lie there. */
 SL_MUST_USE sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o,
                                         sl_tensor *const *in, sl_tensor **out);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "ops/kernels.h"
 #include "ops/ops.h"
 
 #define PROGRAMS 4
@@ -12,8 +13,12 @@
 struct sl_sampler {
   sl_context *ctx;
   sl_sampler_options o; /* tensors retained */
-  sl_tensor *labels;    /* i64 [n]: the condition */
+  const sl_device *device; /* the model's: images and draws lie there */
+  sl_tensor *labels;       /* i64 [n]: the condition */
   sl_tensor *x, *x0, *noise, *known_noise, *scale;
+  sl_tensor *spare, *spare0; /* that the next step writes: x and x0 of the step before, or NULL */
+  sl_tensor *t;              /* i64 [n], on the CPU */
+  sl_tensor *step_block;     /* of draws: an sl_step where the device's kernels read it */
   int64_t steps, done;
   sl_eager *programs;
 };
@@ -105,6 +110,16 @@ static sl_shape image_shape(const sl_sampler *s) {
   return SL_SHAPE(s->o.n, f->in_channels, f->height, f->width);
 }
 
+/* *t replaced by a copy where the model is, if it lies elsewhere. */
+static sl_status bring(sl_sampler *s, sl_tensor **t) {
+  sl_tensor *there = NULL;
+  if (!*t || sl_tensor_device(*t)->gpu == s->device->gpu) return SL_STATUS_OK;
+  SL_TRY(sl_tensor_to(*t, sl_tensor_dtype(*t), s->device, &there));
+  sl_tensor_release(*t);
+  *t = there;
+  return SL_STATUS_OK;
+}
+
 static sl_status make_labels(sl_sampler *s) {
   const sl_model_info *f = &s->o.model->info;
   if (!f->classes) return SL_STATUS_OK;
@@ -112,14 +127,17 @@ static sl_status make_labels(sl_sampler *s) {
   int64_t *y = sl_tensor_data(s->labels), null = f->one_class ? 0 : f->classes;
   for (int64_t i = 0; i < s->o.n; i++) y[i] = s->o.labels ? s->o.labels[i] : null;
   s->o.labels = NULL; /* the caller's; copied */
-  return SL_STATUS_OK;
+  return bring(s, &s->labels);
 }
 
-static void draw(sl_sampler *s, sl_stream stream, uint32_t step, sl_tensor *out) {
-  int64_t per = sl_tensor_numel(out) / s->o.n;
-  float *p = sl_tensor_data(out);
-  for (int64_t k = 0; k < s->o.n; k++)
-    sl_random_normal((sl_rng_key){s->o.seed, (uint32_t)stream}, (uint32_t)(s->o.first + k), step, 0, per, p + k * per);
+static sl_status draw(sl_sampler *s, sl_stream stream, uint32_t number, sl_tensor *out) {
+  sl_step step = {.seed = s->o.seed, .step = number, .first_sample = (uint32_t)s->o.first};
+  sl_exec e = sl_exec_on(s->ctx, s->device);
+  sl_view y = sl_tensor_view(out);
+  e.step = sl_tensor_data(s->step_block);
+  if (s->device->use) SL_TRY(s->device->use(s->device));
+  SL_TRY(e.kernels->put(&e, sl_tensor_data(s->step_block), &step, sizeof step));
+  return e.kernels->normal(&e, &y, (int)stream);
 }
 
 static sl_status given_noise(sl_sampler *s, int64_t which, sl_tensor *out) {
@@ -154,17 +172,19 @@ done:
 
 static sl_status make_state(sl_sampler *s) {
   sl_shape shape = image_shape(s);
-  SL_TRY(sl_tensor_new(s->ctx, NULL, SL_F32, &shape, &s->x));
-  SL_TRY(sl_tensor_zeros(s->ctx, NULL, SL_F32, &shape, &s->noise));
-  if (s->o.mask) SL_TRY(sl_tensor_new(s->ctx, NULL, SL_F32, &shape, &s->known_noise));
+  const sl_device *dev = s->device;
+  SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x));
+  SL_TRY(sl_tensor_zeros(s->ctx, dev, SL_F32, &shape, &s->noise));
+  if (s->o.mask) SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->known_noise));
+  SL_TRY(sl_tensor_new(s->ctx, NULL, SL_I64, &SL_SHAPE(s->o.n), &s->t));
+  SL_TRY(sl_tensor_new(s->ctx, dev, SL_U8, &SL_SHAPE((int64_t)sizeof(sl_step)), &s->step_block));
   float scale = (float)s->o.cfg;
   SL_TRY(sl_tensor_from(s->ctx, SL_F32, 0, NULL, &scale, &s->scale));
+  SL_TRY(bring(s, &s->scale));
+  SL_TRY(bring(s, &s->o.init));
+  SL_TRY(bring(s, &s->o.mask));
   SL_TRY(make_labels(s));
-  if (s->o.noise) {
-    SL_TRY(given_noise(s, 0, s->x));
-  } else {
-    draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x);
-  }
+  SL_TRY(s->o.noise ? given_noise(s, 0, s->x) : draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x));
   if (s->o.start) SL_TRY(noise_init(s));
   return sl_eager_new(s->ctx, PROGRAMS, &s->programs);
 }
@@ -178,6 +198,7 @@ sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out) {
   sl_sampler *s = sl_alloc_zero(o->model->ctx, sizeof *s);
   if (!s) return SL_STATUS_OOM;
   s->ctx = o->model->ctx;
+  s->device = o->params ? sl_tensor_device(o->params) : o->model->device;
   s->o = *o;
   if (!s->o.kind) s->o.kind = &sl_sampler_ddpm;
   sl_model_retain(o->model);
@@ -199,8 +220,8 @@ sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out) {
 void sl_sampler_free(sl_sampler *s) {
   if (!s) return;
   sl_eager_free(s->programs);
-  sl_tensor *all[] = {s->labels, s->x,        s->x0,      s->noise,  s->known_noise,
-                      s->scale,  s->o.params, s->o.noise, s->o.init, s->o.mask};
+  sl_tensor *all[] = {s->labels, s->x,          s->x0,       s->noise,   s->known_noise, s->spare,  s->spare0,
+                      s->t,      s->step_block, s->o.params, s->o.noise, s->o.init,      s->o.mask, s->scale};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
   sl_model_release(s->o.model);
   sl_diffusion_release(s->o.diffusion);
@@ -259,6 +280,7 @@ static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
   sl_graph *g = NULL;
   uint64_t arena = 0;
   SL_TRY(sl_graph_new(s->ctx, &g));
+  sl_graph_set_device(g, s->device);
   for (int i = 0; i < 8; i++) {
     char name[16];
     snprintf(name, sizeof name, "x%d", i);
@@ -294,11 +316,25 @@ static bool guided_at(const sl_sampler *s, int64_t t) {
 static int64_t index_of_next(const sl_sampler *s) { return s->steps - 1 - s->done; }
 
 static sl_status prepare_noise(sl_sampler *s, int64_t i) {
-  if (s->known_noise) draw(s, SL_STREAM_NOISE, (uint32_t)i, s->known_noise);
+  if (s->known_noise) SL_TRY(draw(s, SL_STREAM_NOISE, (uint32_t)i, s->known_noise));
   if (!s->o.kind->needs_noise(s->o.eta)) return SL_STATUS_OK;
   if (s->o.noise && sl_tensor_shape(s->o.noise)->rank == 5) return given_noise(s, 1 + s->done, s->noise);
-  draw(s, SL_STREAM_SAMPLE_STEP, (uint32_t)i, s->noise);
-  return SL_STATUS_OK;
+  return draw(s, SL_STREAM_SAMPLE_STEP, (uint32_t)i, s->noise);
+}
+
+/* A tensor that a step may write: the spare one, unless someone holds it to look at. */
+static sl_status free_image(sl_sampler *s, sl_tensor **spare) {
+  sl_shape shape = image_shape(s);
+  if (*spare && !sl_tensor_shared(*spare)) return SL_STATUS_OK;
+  sl_tensor_release(*spare);
+  *spare = NULL;
+  return sl_tensor_new(s->ctx, s->device, SL_F32, &shape, spare);
+}
+
+static void swap(sl_tensor **a, sl_tensor **b) {
+  sl_tensor *t = *a;
+  *a = *b;
+  *b = t;
 }
 
 sl_status sl_sampler_step(sl_sampler *s, bool *done) {
@@ -306,25 +342,20 @@ sl_status sl_sampler_step(sl_sampler *s, bool *done) {
   if (*done) return SL_STATUS_OK;
   int64_t i = index_of_next(s);
   SL_TRY(prepare_noise(s, i));
-  sl_tensor *t = NULL, *out[2] = {NULL, NULL};
-  SL_TRY(sl_tensor_new(s->ctx, NULL, SL_I64, &SL_SHAPE(s->o.n), &t));
-  for (int64_t k = 0; k < s->o.n; k++) ((int64_t *)sl_tensor_data(t))[k] = i;
+  SL_TRY(free_image(s, &s->spare));
+  SL_TRY(free_image(s, &s->spare0));
+  for (int64_t k = 0; k < s->o.n; k++) ((int64_t *)sl_tensor_data(s->t))[k] = i;
   step_build b = {s, guided_at(s, s->o.diffusion->schedule->timestep_map[i]), i == 0};
-  sl_run run = {.params = s->o.params};
-  sl_status status = SL_STATUS_OK;
-  if (!run.params) SL_GOTO(sl_model_weights(s->o.model, &run.params));
-  sl_tensor *in[] = {s->x, t, s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL, s->o.mask, s->known_noise};
+  sl_run run = {.params = s->o.params, .outputs = (sl_tensor *[]){s->spare, s->spare0}};
+  if (!run.params) SL_TRY(sl_model_weights(s->o.model, &run.params));
+  sl_tensor *in[] = {s->x, s->t, s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL, s->o.mask, s->known_noise};
   char key[32];
   int n = snprintf(key, sizeof key, "%d%d", (int)b.guided, (int)(s->o.mask && b.last));
-  SL_GOTO(sl_eager_call(s->programs, key, (size_t)n, build_step, &b, 8, in, &run, 2, out));
-  sl_tensor_release(s->x);
-  sl_tensor_release(s->x0);
-  s->x = out[0];
-  s->x0 = out[1];
+  SL_TRY(sl_eager_call(s->programs, key, (size_t)n, build_step, &b, 8, in, &run, 2, NULL));
+  swap(&s->x, &s->spare);
+  swap(&s->x0, &s->spare0);
   s->done++;
-done:
-  sl_tensor_release(t);
-  return status;
+  return SL_STATUS_OK;
 }
 
 int64_t sl_sampler_steps(const sl_sampler *s) { return s->steps; }

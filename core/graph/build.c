@@ -20,6 +20,7 @@ sl_status sl_graph_new(sl_context *ctx, sl_graph **out) {
   sl_graph *g = sl_alloc_zero(ctx, sizeof *g);
   if (!g) return SL_STATUS_OOM;
   g->ctx = ctx;
+  g->device = &sl_device_cpu;
   g->refs = 1;
   *out = g;
   return SL_STATUS_OK;
@@ -44,6 +45,12 @@ void sl_graph_release(sl_graph *g) {
 }
 
 sl_context *sl_graph_context(const sl_graph *g) { return g->ctx; }
+const sl_device *sl_graph_device(const sl_graph *g) { return g->device; }
+
+void sl_graph_set_device(sl_graph *g, const sl_device *dev) {
+  SL_ASSERT(g->n_nodes == 0);
+  g->device = dev ? dev : &sl_device_cpu;
+}
 
 sl_status sl_graph_status(sl_graph *g) {
   return g->status == SL_STATUS_OK ? SL_STATUS_OK : sl_fail(g->status, "%s", g->error);

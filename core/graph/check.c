@@ -20,47 +20,79 @@
 #define RED_BYTE 0xA5
 #define NAN_BYTE 0xFF /* a NaN in f32, bf16 and f64 */
 
-static uint64_t room(const sl_storage *s) { return s->bytes ? (s->bytes + 63) / 64 * 64 : 64; }
+static uint64_t room(const sl_program *p, const sl_storage *s) {
+  uint64_t align = sl__redzone(&p->plan);
+  return s->bytes ? (s->bytes + align - 1) / align * align : align;
+}
+
+/* The device's memory as the sanitizer sees it: only the host's can be poisoned. */
+static bool on_host(const sl_program *p) { return p->exec.device->kind != SL_DEVICE_CUDA; }
+
+static void poison(const sl_program *p, uint8_t *at, uint64_t n) {
+  if (on_host(p)) POISON(at, n);
+  else (void)at, (void)n;
+}
+
+static void unpoison(const sl_program *p, uint8_t *at, uint64_t n) {
+  if (on_host(p)) UNPOISON(at, n);
+  else (void)at, (void)n;
+}
+
+static void put(const sl_program *p, uint8_t *at, int byte, uint64_t n) {
+  sl_status s = p->exec.device->fill(p->exec.device, at, byte, n, NULL);
+  (void)s; /* a device that fails here fails at the step, too */
+}
+
+static bool holds(const sl_program *p, const uint8_t *at, int byte, uint64_t n) {
+  uint8_t part[512];
+  bool good = true;
+  for (uint64_t k = 0; k < n; k += sizeof part) {
+    uint64_t m = n - k < sizeof part ? n - k : sizeof part;
+    if (p->exec.device->copy_out(p->exec.device, part, at + k, m, NULL) != SL_STATUS_OK) return false;
+    for (uint64_t i = 0; i < m; i++) good &= part[i] == byte;
+  }
+  return good;
+}
 
 static void open_block(sl_program *p, int store, int step) {
   const sl_storage *s = store < 0 ? NULL : &p->plan.stores[store];
   if (!s || s->kind != STORE_ARENA || s->first != step) return;
+  uint64_t red = sl__redzone(&p->plan), after = room(p, s) - s->bytes + red;
   uint8_t *at = p->arena + s->offset;
-  UNPOISON(at - SL_REDZONE, room(s) + 2 * SL_REDZONE);
-  memset(at - SL_REDZONE, RED_BYTE, SL_REDZONE);
-  memset(at, NAN_BYTE, s->bytes);
-  memset(at + s->bytes, RED_BYTE, room(s) - s->bytes + SL_REDZONE);
-  POISON(at - SL_REDZONE, SL_REDZONE);
-  POISON(at + s->bytes, room(s) - s->bytes + SL_REDZONE);
+  unpoison(p, at - red, s->bytes + red + after);
+  put(p, at - red, RED_BYTE, red);
+  put(p, at, NAN_BYTE, s->bytes);
+  put(p, at + s->bytes, RED_BYTE, after);
+  poison(p, at - red, red);
+  poison(p, at + s->bytes, after);
 }
 
 static void close_block(sl_program *p, int store, int step) {
   const sl_storage *s = store < 0 ? NULL : &p->plan.stores[store];
   if (!s || s->kind != STORE_ARENA || s->last != step) return;
+  uint64_t red = sl__redzone(&p->plan);
   uint8_t *at = p->arena + s->offset;
-  UNPOISON(at - SL_REDZONE, room(s) + 2 * SL_REDZONE);
-  memset(at, NAN_BYTE, s->bytes);
-  POISON(at - SL_REDZONE, room(s) + 2 * SL_REDZONE);
+  unpoison(p, at - red, room(p, s) + 2 * red);
+  put(p, at, NAN_BYTE, s->bytes);
+  poison(p, at - red, room(p, s) + 2 * red);
 }
 
 static bool intact(sl_program *p, int store) {
   const sl_storage *s = store < 0 ? NULL : &p->plan.stores[store];
   if (!s || s->kind != STORE_ARENA) return true;
+  uint64_t red = sl__redzone(&p->plan), after = room(p, s) - s->bytes + red;
   uint8_t *at = p->arena + s->offset;
-  uint64_t after = room(s) - s->bytes + SL_REDZONE;
-  UNPOISON(at - SL_REDZONE, SL_REDZONE);
-  UNPOISON(at + s->bytes, after);
-  bool good = true;
-  for (int i = 0; i < SL_REDZONE; i++) good &= at[i - SL_REDZONE] == RED_BYTE;
-  for (uint64_t i = 0; i < after; i++) good &= at[s->bytes + i] == RED_BYTE;
-  POISON(at - SL_REDZONE, SL_REDZONE);
-  POISON(at + s->bytes, after);
+  unpoison(p, at - red, red);
+  unpoison(p, at + s->bytes, after);
+  bool good = holds(p, at - red, RED_BYTE, red) && holds(p, at + s->bytes, RED_BYTE, after);
+  poison(p, at - red, red);
+  poison(p, at + s->bytes, after);
   return good;
 }
 
-void sl__check_start(sl_program *p) { POISON(p->arena, p->plan.arena_bytes); }
+void sl__check_start(sl_program *p) { poison(p, p->arena, p->plan.arena_bytes); }
 
-void sl__check_end(sl_program *p) { UNPOISON(p->arena, p->plan.arena_bytes); }
+void sl__check_end(sl_program *p) { unpoison(p, p->arena, p->plan.arena_bytes); }
 
 void sl__check_before(sl_program *p, int step) {
   const sl_plan_step *s = &p->plan.steps[step];

@@ -105,10 +105,31 @@ static sl_status cache_store(sl_eager *e, const key *k, uint64_t hash, sl_progra
   return SL_STATUS_OK;
 }
 
-static sl_status build_program(sl_eager *e, sl_build_fn build, void *user, int n_in, sl_tensor *const *in, int n_out,
-                               sl_program **out) {
+/* Where a call runs: where its parameters lie; without any, on the GPU of the inputs that lie on one. Numbers (0-d) may lie on
+ * the CPU all the same, other inputs only if the parameters say where to go. */
+static sl_status device_of(int n_in, sl_tensor *const *in, const sl_run *run, const sl_device **out) {
+  const sl_tensor *on = NULL;
+  *out = &sl_device_cpu;
+  if (run && run->params) {
+    *out = sl_tensor_device(run->params);
+    return SL_STATUS_OK;
+  }
+  for (int i = 0; i < n_in; i++)
+    if (in[i] && sl_tensor_device(in[i])->gpu) on = on ? on : in[i];
+  if (!on) return SL_STATUS_OK;
+  *out = sl_tensor_device(on);
+  for (int i = 0; i < n_in; i++)
+    SL_REQUIRE(!in[i] || sl_tensor_device(in[i])->gpu == (*out)->gpu || (!sl_tensor_device(in[i])->gpu && sl_tensor_shape(in[i])->rank == 0),
+               DEVICE, "an input lies on %s, another on %s; bring them together with :to(device)", (*out)->name,
+               sl_tensor_device(in[i])->name);
+  return SL_STATUS_OK;
+}
+
+static sl_status build_program(sl_eager *e, const sl_device *dev, sl_build_fn build, void *user, int n_in,
+                               sl_tensor *const *in, int n_out, sl_program **out) {
   sl_graph *g = NULL;
   SL_TRY(sl_graph_new(e->ctx, &g));
+  sl_graph_set_device(g, dev);
   sl_value *vin[SL_MAX_INPUTS] = {NULL}, *vout[SL_MAX_CALL_OUTPUTS] = {NULL};
   char name[16];
   for (int i = 0; i < n_in; i++) {
@@ -129,17 +150,20 @@ static sl_status build_program(sl_eager *e, sl_build_fn build, void *user, int n
 
 static sl_status call_cached(sl_eager *e, key *k, sl_build_fn build, void *user, int n_in, sl_tensor *const *in,
                              const sl_run *given, int n_out, sl_tensor **out) {
-  memset(out, 0, (size_t)n_out * sizeof *out);
+  if (out) memset(out, 0, (size_t)n_out * sizeof *out);
   SL_REQUIRE(n_in <= SL_MAX_INPUTS && n_out <= SL_MAX_CALL_OUTPUTS, ARG, "at most %d inputs and %d outputs",
              SL_MAX_INPUTS, SL_MAX_CALL_OUTPUTS);
+  const sl_device *dev;
   int32_t counts[2] = {n_in, n_out};
+  SL_TRY(device_of(n_in, in, given, &dev));
+  key_add(k, &dev, sizeof dev);
   key_add(k, counts, sizeof counts);
   key_add_tensors(k, n_in, in);
   SL_REQUIRE(!k->overflow, INTERNAL, "the key of an eager call is longer than %d bytes", KEY_MAX);
   uint64_t hash = key_hash(k);
   sl_program *p = cache_find(e, k, hash);
   if (!p) {
-    SL_TRY(build_program(e, build, user, n_in, in, n_out, &p));
+    SL_TRY(build_program(e, dev, build, user, n_in, in, n_out, &p));
     sl_status s = cache_store(e, k, hash, p);
     if (s != SL_STATUS_OK) {
       sl_program_free(p);
@@ -153,7 +177,7 @@ static sl_status call_cached(sl_eager *e, key *k, sl_build_fn build, void *user,
     if (in[i]) bound[n++] = in[i];
   sl_run run = given ? *given : (sl_run){0};
   run.inputs = bound;
-  return sl_program_call(p, &run, n_out, out);
+  return out ? sl_program_call(p, &run, n_out, out) : sl_program_run(p, &run);
 }
 
 typedef struct one_op {

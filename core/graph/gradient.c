@@ -5,7 +5,7 @@
 
 typedef struct backward {
   sl_graph *g;
-  bool recompute;
+  sl_recompute recompute;
   int n_nodes, n_values; /* of the forward graph: what stood before the first gradient node */
   bool *depends;         /* [value] on something differentiated */
   sl_value **grad;       /* [value] gathered so far */
@@ -33,8 +33,30 @@ static sl_value *twin_of(backward *b, sl_value *v, int segment) {
   return b->twin[v->id];
 }
 
+/* v once more, where that takes no product: through views to what computes it. Twins are made where backward first needs
+ * them, and the originals die after forward. */
+static sl_value *light_twin(backward *b, sl_value *v) {
+  sl_node *n = v->node;
+  if (v->id >= b->n_values || n->leaf != SL_LEAF_NONE) return v;
+  if (b->twin[v->id]) return b->twin[v->id];
+  b->twin[v->id] = v;
+  if (v->base != v) {
+    sl_value *seen = light_twin(b, n->in[0]);
+    if (!seen || seen == n->in[0]) return seen ? v : NULL;
+    sl_node *view = sl__graph_add(b->g, n->op, 1, &seen, &n->attrs);
+    if (!view) return NULL;
+    for (int i = 0; i < n->n_out; i++) b->twin[n->out[i].id] = &view->out[i];
+  } else if (n->op->rules->again) {
+    sl_value *again = n->op->rules->again(b->g, n, v->index);
+    if (sl_graph_broken(b->g)) return NULL;
+    if (again) b->twin[v->id] = again;
+  }
+  return b->twin[v->id];
+}
+
 static sl_value *value_of(backward *b, sl_value *v, int segment) {
-  if (!v || !b->recompute || segment == 0 || v->node->leaf != SL_LEAF_NONE || v->node->segment != segment) return v;
+  if (v && b->recompute == SL_RECOMPUTE_LIGHT) return light_twin(b, v);
+  if (!v || b->recompute != SL_RECOMPUTE_SEGMENTS || segment == 0 || v->node->leaf != SL_LEAF_NONE || v->node->segment != segment) return v;
   return twin_of(b, v, segment);
 }
 
@@ -113,7 +135,7 @@ static sl_status run_backward(backward *b, sl_value *loss, sl_value *seed, int n
   return sl_graph_status(g);
 }
 
-sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, bool recompute,
+sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, sl_recompute recompute,
                   sl_value **dout) {
   memset(dout, 0, (size_t)n * sizeof *dout);
   SL_TRY(sl_graph_status(g));

@@ -51,6 +51,9 @@ SL_MUST_USE sl_status sl_graph_new(sl_context *ctx, sl_graph **out);
 sl_graph *sl_graph_retain(sl_graph *g);
 void sl_graph_release(sl_graph *g); /* NULL is allowed */
 sl_context *sl_graph_context(const sl_graph *g);
+/* The device that will run it, the CPU unless set; before the first node: some layouts depend on it. */
+void sl_graph_set_device(sl_graph *g, const sl_device *dev);
+const sl_device *sl_graph_device(const sl_graph *g);
 /* The first error recorded while building, its text put back as this thread's error text; OK if none. */
 SL_MUST_USE sl_status sl_graph_status(sl_graph *g);
 /* Records an error (its text is the thread's) unless there is one already; returns NULL. */
@@ -98,10 +101,16 @@ void sl_segment_end(sl_graph *g);
 
 /* Declares output `name`; written to the tensor bound at each run. */
 void sl_graph_output(sl_graph *g, const char *name, sl_value *v);
+/* What backward computes again instead of keeping it. */
+typedef enum sl_recompute {
+  SL_RECOMPUTE_NONE,
+  SL_RECOMPUTE_SEGMENTS, /* the inner values of segments, products too */
+  SL_RECOMPUTE_LIGHT,    /* norms and activations: no product (sl_op_rules.again) */
+} sl_recompute;
 /* dout[i] = d loss / d wrt[i], as new nodes. seed NULL: loss must be 0-d and the seed is 1; else seed is like loss.
- * recompute: segments' inner values are computed again in backward. Values that loss does not depend on get zeros. */
-SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt, bool recompute,
-                              sl_value **dout);
+ * Values that loss does not depend on get zeros. */
+SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt,
+                              sl_recompute recompute, sl_value **dout);
 /* At each run, adds v into the flat gradient array at the parameter's place. param: a value made by sl_param_value. */
 void sl_graph_accumulate(sl_graph *g, sl_value *param, sl_value *v);
 

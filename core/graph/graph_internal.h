@@ -18,6 +18,7 @@ typedef struct sl_graph_out {
 
 struct sl_graph {
   sl_context *ctx;
+  const sl_device *device;
   int refs;
   sl_chunk_block *chunks;
   sl_status status;

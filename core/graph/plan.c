@@ -5,7 +5,8 @@
 
 #include "graph/program_internal.h"
 
-#define ALIGN 64
+#define ALIGN_CPU 64
+#define ALIGN_GPU 256 /* what the libraries' plans count on */
 
 static int store_new(sl_plan *p, sl_storage s) {
   if (p->n_stores == p->cap_stores) {
@@ -33,10 +34,12 @@ static sl_storage leaf_storage(const sl_node *n) {
       break;
     case SL_LEAF_TABLE:
       s.kind = STORE_FIXED;
+      s.leaf = n;
       s.fixed = sl_tensor_data(n->table);
       break;
     case SL_LEAF_CONST:
       s.kind = STORE_FIXED;
+      s.leaf = n;
       s.fixed = &n->constant_bits;
       break;
     case SL_LEAF_STEP: s.kind = STORE_STEP; break;
@@ -108,6 +111,14 @@ static sl_value *fold_target(const sl_node *n, const int *uses) {
   }
 }
 
+/* Whether n casts a parameter, or a dense part of one, to bf16 on a GPU: then its result is read from the copy that is
+ * kept of all parameters, and nothing is run. */
+static bool is_shadowed(const sl_plan *p, const sl_node *n) {
+  if (!p->g->device->gpu || n->out[0].dtype != SL_BF16 || n->op != sl_op_find("cast")) return false;
+  const sl_value *v = n->in[0];
+  return v->base->node->leaf == SL_LEAF_PARAM && sl_value_is_dense(v);
+}
+
 /* --- storages --- */
 
 static sl_status assign_outputs(sl_plan *p, const sl_node *n, const int *uses) {
@@ -117,6 +128,10 @@ static sl_status assign_outputs(sl_plan *p, const sl_node *n, const int *uses) {
     sl_storage s = {.kind = STORE_ARENA, .bytes = value_bytes(v), .first = -1};
     for (int i = 0; i < p->g->n_outputs; i++)
       if (p->g->outputs[i].value == v) s = (sl_storage){.kind = STORE_OUTPUT, .slot = i, .bytes = s.bytes};
+    if (s.kind == STORE_ARENA && is_shadowed(p, n)) {
+      uint64_t at = (uint64_t)(n->in[0]->base->node->param_offset + n->in[0]->offset);
+      s = (sl_storage){.kind = STORE_SHADOW, .bytes = s.bytes, .offset = at * sizeof(uint16_t)};
+    }
     if (n->op->flags & SL_OP_KEEP)
       s = (sl_storage){.kind = STORE_GRAD, .bytes = s.bytes, .offset = (uint64_t)n->param_offset * sizeof(float)};
     if (s.kind == STORE_ARENA && !uses[v->id]) s.kind = STORE_NONE;
@@ -162,7 +177,7 @@ static void touch(sl_plan *p, int store, int step) {
   s->last = step;
 }
 
-static sl_status add_step(sl_plan *p, const sl_node *n) {
+static sl_status add_step(sl_plan *p, sl_exec *e, const sl_node *n) {
   int at = p->n_steps++;
   sl_plan_step *s = &p->steps[at];
   s->node = n;
@@ -181,7 +196,11 @@ static sl_status add_step(sl_plan *p, const sl_node *n) {
     s->out[k].accumulate = p->stores[s->out_store[k]].kind == STORE_GRAD;
     touch(p, s->out_store[k], at);
   }
-  size_t workspace = n->op->rules->workspace ? n->op->rules->workspace(n, p->g->ctx) : 0;
+  size_t workspace = 0;
+  if (n->op->rules->workspace) {
+    sl_status status = n->op->rules->workspace(e, n, &workspace);
+    if (status != SL_STATUS_OK) return sl_fail_context(status, "%s", sl__node_label(n));
+  }
   if (workspace) {
     s->workspace = store_new(p, (sl_storage){.kind = STORE_ARENA, .bytes = workspace, .first = at, .last = at});
     if (s->workspace < 0) return SL_STATUS_OOM;
@@ -232,9 +251,10 @@ static int by_size(const void *a, const void *b) {
 }
 
 static uint64_t padded(const sl_plan *p, uint64_t bytes) {
-  bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
-  if (bytes == 0) bytes = ALIGN;
-  return p->checked ? bytes + 2 * SL_REDZONE : bytes;
+  uint64_t align = p->g->device->gpu ? ALIGN_GPU : ALIGN_CPU;
+  bytes = (bytes + align - 1) / align * align;
+  if (bytes == 0) bytes = align;
+  return p->checked ? bytes + 2 * sl__redzone(p) : bytes;
 }
 
 static sl_status place_arena(sl_plan *p) {
@@ -266,31 +286,36 @@ static sl_status place_arena(sl_plan *p) {
     placed[k] = s;
   }
   if (p->checked)
-    for (size_t i = 0; i < n; i++) open[i]->offset += SL_REDZONE;
+    for (size_t i = 0; i < n; i++) open[i]->offset += sl__redzone(p);
   sl_free(ctx, open);
   sl_free(ctx, placed);
   return SL_STATUS_OK;
 }
 
-static sl_status plan_fill(sl_plan *p, order *o, const bool *needed) {
+static sl_status plan_fill(sl_plan *p, sl_exec *e, order *o, const bool *needed) {
   SL_TRY(make_order(p->g, needed, o));
   SL_TRY(assign_storages(p, o));
   for (int i = 0; i < o->n; i++) {
     const sl_node *n = o->node[i];
     if ((n->op->flags & SL_OP_VIEW) || is_folded(n, o->uses)) continue;
-    SL_TRY(add_step(p, n));
+    if (is_shadowed(p, n) && p->stores[p->store_of[n->out[0].id]].kind == STORE_SHADOW) continue;
+    SL_TRY(add_step(p, e, n));
   }
   for (int i = 0; i < p->n_stores; i++) {
     const sl_storage *s = &p->stores[i];
-    uint64_t end = (s->offset + s->bytes) / sizeof(float);
-    if (s->kind == STORE_PARAM && end > p->param_end) p->param_end = end;
+    uint64_t end = (s->offset + s->bytes) / (s->kind == STORE_SHADOW ? sizeof(uint16_t) : sizeof(float));
+    if (s->kind == STORE_SHADOW) p->shadowed = true;
+    if ((s->kind == STORE_PARAM || s->kind == STORE_SHADOW) && end > p->param_end) p->param_end = end;
     if (s->kind == STORE_GRAD && end > p->grad_end) p->grad_end = end;
   }
   for (int i = 0; i < p->n_steps && !p->checked; i++) share_in_place(p, i);
   return place_arena(p);
 }
 
-sl_status sl__plan_make(sl_graph *g, sl_context *ctx, bool checked, sl_plan *p) {
+uint64_t sl__redzone(const sl_plan *p) { return p->g->device->gpu ? ALIGN_GPU : ALIGN_CPU; }
+
+sl_status sl__plan_make(sl_graph *g, sl_exec *e, bool checked, sl_plan *p) {
+  sl_context *ctx = e->ctx;
   *p = (sl_plan){.g = g, .checked = checked};
   bool *needed = sl__graph_needed(g);
   order o = {sl_alloc(ctx, ((size_t)g->n_nodes + 1) * sizeof *o.node), 0,
@@ -300,7 +325,7 @@ sl_status sl__plan_make(sl_graph *g, sl_context *ctx, bool checked, sl_plan *p) 
   sl_status s = SL_STATUS_OOM;
   if (needed && o.node && o.uses && p->steps && p->store_of) {
     for (int i = 0; i < g->n_values; i++) p->store_of[i] = -1;
-    s = plan_fill(p, &o, needed);
+    s = plan_fill(p, e, &o, needed);
   }
   sl_free(ctx, needed);
   sl_free(ctx, o.node);

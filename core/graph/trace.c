@@ -13,8 +13,7 @@ static int64_t element_offset(const sl_view *v, int64_t flat) {
   return at * (int64_t)sl_dtype_size(v->dtype);
 }
 
-static sl_trace measure(const sl_plan_step *s, int k) {
-  const sl_view *v = &s->out[k];
+static sl_trace measure(const sl_plan_step *s, int k, const sl_view *v) {
   sl_trace t = {.node = s->node, .output = k, .name = sl__node_label(s->node), .count = sl_shape_numel(&v->shape)};
   double sum = 0, squares = 0;
   int64_t finite = 0;
@@ -35,11 +34,31 @@ static sl_trace measure(const sl_plan_step *s, int k) {
   return t;
 }
 
-bool sl__trace_step(const sl_run *run, const sl_plan_step *s) {
+/* Output k as the host can read it: *copy is freed by the caller. Outputs have no negative strides. */
+static sl_status on_host(sl_program *p, const sl_view *v, sl_view *host, void **copy) {
+  const sl_device *dev = p->exec.device;
+  int64_t last = 0;
+  *host = *v;
+  *copy = NULL;
+  if (!dev->gpu || sl_shape_numel(&v->shape) == 0) return SL_STATUS_OK;
+  for (int d = 0; d < v->shape.rank; d++) last += (v->shape.dim[d] - 1) * v->stride[d];
+  size_t bytes = (size_t)(last + 1) * sl_dtype_size(v->dtype);
+  *copy = host->data = sl_alloc(p->exec.ctx, bytes);
+  return *copy ? dev->copy_out(dev, *copy, v->data, bytes, NULL) : SL_STATUS_OOM;
+}
+
+bool sl__trace_step(sl_program *p, const sl_run *run, const sl_plan_step *s) {
   for (int k = 0; k < s->node->n_out; k++) {
     if (!s->out[k].data) continue;
-    sl_trace t = measure(s, k);
-    if (!run->trace(run->user, &t)) return false;
+    sl_view host;
+    void *copy;
+    bool go_on = false;
+    if (on_host(p, &s->out[k], &host, &copy) == SL_STATUS_OK) {
+      sl_trace t = measure(s, k, &host);
+      go_on = run->trace(run->user, &t);
+    }
+    sl_free(p->exec.ctx, copy);
+    if (!go_on) return false;
   }
   return true;
 }

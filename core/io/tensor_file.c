@@ -120,9 +120,11 @@ sl_status sl_tensor_file_add(sl_tensor_file *file, const char *name, sl_tensor *
   SL_REQUIRE(name && tensor, ARG, "tensor file: name and tensor must be given");
   SL_REQUIRE(sl_text_is_utf8(name), ARG, "tensor file: name \"%.100s\" is not UTF-8", name);
   SL_REQUIRE(!list_find(&file->tensors, name), ARG, "tensor file: there are two tensors \"%.100s\"", name);
-  SL_TRY(list_add(file->ctx, &file->tensors, name, tensor));
-  sl_tensor_retain(tensor);
-  return SL_STATUS_OK;
+  sl_tensor *host = NULL; /* kept: a GPU's tensor would otherwise be copied twice, for the digest and for the file */
+  SL_TRY(sl_tensor_on_host(tensor, &host));
+  sl_status status = list_add(file->ctx, &file->tensors, name, host);
+  if (status != SL_STATUS_OK) sl_tensor_release(host);
+  return status;
 }
 
 int64_t sl_tensor_file_count(const sl_tensor_file *file) { return file->tensors.count; }

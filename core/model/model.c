@@ -75,12 +75,14 @@ sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *conf
   }
   *m = (sl_model){.ctx = ctx, .refs = 1, .kind = kind, .config = config, .info = *info, .seed = options->seed};
   m->info.timesteps = options->timesteps;
+  m->device = options->device ? options->device : &sl_device_cpu;
   m->compute = options->compute;
   m->residual = options->residual;
   if (routing) m->routing = sl_routing_retain(routing);
   sl_status status;
   SL_GOTO(check_options(kind, options));
   SL_GOTO(sl_params_new(ctx, &m->params));
+  sl_params_set_device(m->params, m->device);
   SL_GOTO(make_masks(m, channels));
   SL_GOTO(declare(m));
   SL_GOTO(sl_eager_new(ctx, MODEL_PROGRAMS, &m->programs));
@@ -113,7 +115,17 @@ void sl_model_release(sl_model *m) {
 
 static sl_status make_weights(sl_model *m, uint32_t seed) {
   if (!m->weights) SL_TRY(sl_params_array(m->params, &m->weights));
-  sl_params_init(m->params, seed, m->weights);
+  return sl_params_init(m->params, seed, m->weights);
+}
+
+sl_status sl_model_to(sl_model *m, const sl_device *dev) {
+  sl_tensor *moved = NULL;
+  if (dev == m->device) return SL_STATUS_OK;
+  if (m->weights) SL_TRY(sl_tensor_to(m->weights, SL_F32, dev, &moved));
+  sl_tensor_release(m->weights);
+  m->weights = moved;
+  m->device = dev;
+  sl_params_set_device(m->params, dev);
   return SL_STATUS_OK;
 }
 

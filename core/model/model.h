@@ -34,6 +34,7 @@ typedef struct sl_model_options {
   int64_t timesteps; /* rows of the mask tables */
   uint32_t seed;
   sl_dtype compute, residual; /* f32, or bf16 (then the residual stream f32 or bf16): see sl_builder */
+  const sl_device *device;    /* NULL: the CPU */
 } sl_model_options;
 
 /* What every architecture tells of itself. */
@@ -59,6 +60,7 @@ struct sl_model {
   bool ready;         /* initialised, loaded or trained */
   bool warned;
   uint32_t seed;
+  const sl_device *device;    /* where its weights lie and its programs run */
   sl_dtype compute, residual; /* as in sl_builder */
   sl_routing *routing;        /* NULL: none */
   sl_tensor **masks;          /* [routed block] u8 [timesteps, C]; equal tables are one tensor */
@@ -85,6 +87,8 @@ SL_MUST_USE sl_status sl_model_weights(sl_model *m, sl_tensor **borrowed);
 /* Tells the log, once per model, when it is about to run with weights that nobody loaded, trained or initialised. */
 void sl_model_warn_fresh(sl_model *m);
 SL_MUST_USE sl_status sl_model_init(sl_model *m, uint32_t seed);
+/* Moves the model: weights that exist are copied, trainers and samplers made of it before keep theirs. */
+SL_MUST_USE sl_status sl_model_to(sl_model *m, const sl_device *dev);
 /* One forward pass as nodes, for whoever builds bigger graphs (training, samplers). y as above. */
 void sl_precision_use(sl_precision p, sl_builder *b); /* before sl_model_build */
 sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);
@@ -94,7 +98,8 @@ sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, s
 sl_value *sl_model_build_cfg(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y, sl_value *scale,
                              int64_t channels);
 
-/* x f32 [N,C,H,W]; t i64, i32 or f32 [N] or [1] or 0-d; y i64/i32 [N] or NULL. Labels and shapes are checked in words.
+/* Tensors may lie anywhere; results lie where x does.
+ * x f32 [N,C,H,W]; t i64, i32 or f32 [N] or [1] or 0-d; y i64/i32 [N] or NULL. Labels and shapes are checked in words.
  * keep: names of values to return too ("c", "blocks.0"), kept[n_keep] owned by the caller. */
 SL_MUST_USE sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, int n_keep,
                                        const char *const *keep, sl_tensor **out, sl_tensor **kept);

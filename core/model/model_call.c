@@ -59,22 +59,32 @@ static sl_status check_y(const sl_model *m, int64_t n, sl_tensor *y) {
   return SL_STATUS_OK;
 }
 
-sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y, sl_tensor **t_out,
-                              sl_tensor **y_out) {
-  *t_out = *y_out = NULL;
-  if (!m->info.classes) SL_REQUIRE(!y, ARG, "%s: the model takes no labels, y must be nil", m->kind->name);
-  if (m->info.classes) SL_TRY(check_y(m, n, y));
-  SL_TRY(make_t(m, n, t, t_out));
-  if (!m->info.classes) return SL_STATUS_OK;
-  sl_status status = sl_tensor_new(m->ctx, NULL, SL_I64, &SL_SHAPE(n), y_out);
-  if (status != SL_STATUS_OK) {
-    sl_tensor_release(*t_out);
-    *t_out = NULL;
-    return status;
-  }
-  int64_t *label = sl_tensor_data(*y_out), null = m->info.one_class ? 0 : m->info.classes;
+static sl_status make_y(sl_model *m, int64_t n, sl_tensor *y, sl_tensor **out) {
+  SL_TRY(sl_tensor_new(m->ctx, NULL, SL_I64, &SL_SHAPE(n), out));
+  int64_t *label = sl_tensor_data(*out), null = m->info.one_class ? 0 : m->info.classes;
   for (int64_t i = 0; i < n; i++) label[i] = y ? (int64_t)sl_tensor_at(y, i) : null;
   return SL_STATUS_OK;
+}
+
+sl_status sl_model_conditions(sl_model *m, int64_t n, sl_tensor *t, sl_tensor *y, sl_tensor **t_out,
+                              sl_tensor **y_out) {
+  sl_tensor *t_host = NULL, *y_host = NULL;
+  sl_status status;
+  *t_out = *y_out = NULL;
+  SL_GOTO(sl_tensor_on_host(t, &t_host));
+  if (y) SL_GOTO(sl_tensor_on_host(y, &y_host));
+  if (!m->info.classes && y)
+    SL_GOTO(sl_fail(SL_STATUS_ARG, "%s: the model takes no labels, y must be nil", m->kind->name));
+  if (m->info.classes) SL_GOTO(check_y(m, n, y_host));
+  SL_GOTO(make_t(m, n, t_host, t_out));
+  if (m->info.classes) status = make_y(m, n, y_host, y_out);
+done:
+  sl_tensor_release(t_host);
+  sl_tensor_release(y_host);
+  if (status == SL_STATUS_OK) return SL_STATUS_OK;
+  sl_tensor_release(*t_out);
+  *t_out = NULL;
+  return status;
 }
 
 /* --- programs --- */
@@ -136,6 +146,25 @@ void sl_model_warn_fresh(sl_model *m) {
                  m->kind->name);
 }
 
+/* Results back to where x lies. */
+static sl_status return_to(const sl_device *dev, int n, sl_tensor **out) {
+  for (int i = 0; i < n; i++) {
+    sl_tensor *there = NULL;
+    if (sl_tensor_device(out[i])->gpu == dev->gpu) continue;
+    SL_TRY(sl_tensor_to(out[i], sl_tensor_dtype(out[i]), dev, &there));
+    sl_tensor_release(out[i]);
+    out[i] = there;
+  }
+  return SL_STATUS_OK;
+}
+
+static void release_all(int n, sl_tensor **t) {
+  for (int i = 0; i < n; i++) {
+    sl_tensor_release(t[i]);
+    t[i] = NULL;
+  }
+}
+
 static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *last, const sl_run *extra,
                           sl_tensor **out) {
   sl_model *m = c->m;
@@ -164,6 +193,9 @@ static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *
                                          1 + c->n_keep, out);
   sl_tensor_release(in[1]);
   if (f->classes) sl_tensor_release(in[2]);
+  if (status != SL_STATUS_OK) return status;
+  status = return_to(sl_tensor_device(x), 1 + c->n_keep, out);
+  if (status != SL_STATUS_OK) release_all(1 + c->n_keep, out);
   return status;
 }
 
@@ -205,11 +237,13 @@ sl_status sl_model_gradients(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor 
   sl_run run = {0};
   SL_TRY(sl_params_array(m->params, &run.grads));
   sl_status status = run_call(&c, x, t, y, upstream, &run, dx);
+  if (status == SL_STATUS_OK) status = return_to(sl_tensor_device(x), 1, &run.grads);
   if (status == SL_STATUS_OK) {
     *flat = run.grads;
-  } else {
-    sl_tensor_release(run.grads);
+    return SL_STATUS_OK;
   }
+  sl_tensor_release(run.grads);
+  release_all(1, dx);
   return status;
 }
 
@@ -248,6 +282,7 @@ static sl_status with_graph(sl_model *m, int64_t batch, sl_status (*use)(sl_grap
   sl_builder b = {0};
   sl_status status;
   SL_TRY(sl_graph_new(m->ctx, &g));
+  sl_graph_set_device(g, m->device);
   SL_GOTO(sl_builder_init(&b, g, m->params, false));
   sl_value *x = sl_input(g, "x", SL_F32, &SL_SHAPE(batch, m->info.in_channels, m->info.height, m->info.width));
   sl_value *t = sl_input(g, "t", SL_I64, &SL_SHAPE(batch));

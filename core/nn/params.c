@@ -8,6 +8,7 @@
 
 struct sl_params {
   sl_context *ctx;
+  const sl_device *device;
   sl_param *list;
   int n, cap;
   bool committed;
@@ -18,8 +19,11 @@ sl_status sl_params_new(sl_context *ctx, sl_params **out) {
   *out = sl_alloc_zero(ctx, sizeof **out);
   if (!*out) return SL_STATUS_OOM;
   (*out)->ctx = ctx;
+  (*out)->device = &sl_device_cpu;
   return SL_STATUS_OK;
 }
+
+void sl_params_set_device(sl_params *p, const sl_device *dev) { p->device = dev; }
 
 void sl_params_free(sl_params *p) {
   if (!p) return;
@@ -91,7 +95,7 @@ void sl_params_numel(const sl_params *p, int64_t *all, int64_t *trainable) {
 }
 
 sl_status sl_params_array(const sl_params *p, sl_tensor **out) {
-  return sl_tensor_zeros(p->ctx, NULL, SL_F32, &SL_SHAPE(p->elements), out);
+  return sl_tensor_zeros(p->ctx, p->device, SL_F32, &SL_SHAPE(p->elements), out);
 }
 
 sl_status sl_params_part(const sl_params *p, int i, sl_tensor *flat, sl_tensor **out) {
@@ -132,10 +136,15 @@ static void init_one(const sl_param *q, uint32_t seed, uint32_t number, float *o
   }
 }
 
-void sl_params_init(const sl_params *p, uint32_t seed, sl_tensor *flat) {
-  float *data = sl_tensor_data(flat);
+sl_status sl_params_init(const sl_params *p, uint32_t seed, sl_tensor *flat) {
+  sl_tensor *host = NULL; /* the flat array itself, or what is brought to its device */
+  if (sl_tensor_device(flat)->gpu) SL_TRY(sl_tensor_zeros(p->ctx, NULL, SL_F32, sl_tensor_shape(flat), &host));
+  float *data = sl_tensor_data(host ? host : flat);
   for (int i = 0; i < p->n; i++) init_one(&p->list[i], seed, (uint32_t)i, data + p->list[i].offset);
+  sl_status status = host ? sl_tensor_copy(flat, host) : SL_STATUS_OK;
+  sl_tensor_release(host);
   sl_tensor_bump(flat);
+  return status;
 }
 
 /* --- builder --- */

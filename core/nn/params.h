@@ -35,6 +35,8 @@ typedef struct sl_param {
 typedef struct sl_params sl_params;
 
 SL_MUST_USE sl_status sl_params_new(sl_context *ctx, sl_params **out);
+/* Where arrays are made from now on: the CPU unless set. */
+void sl_params_set_device(sl_params *p, const sl_device *dev);
 void sl_params_free(sl_params *p);
 /* Declares one; its number. ARG when the name is taken with another shape; -1 on errors. Declaring again is a look-up.
  */
@@ -52,8 +54,8 @@ void sl_params_numel(const sl_params *p, int64_t *all, int64_t *trainable);
 SL_MUST_USE sl_status sl_params_array(const sl_params *p, sl_tensor **out);
 /* The part of a flat array that is parameter i, in its shape: a view, owned by the caller. */
 SL_MUST_USE sl_status sl_params_part(const sl_params *p, int i, sl_tensor *flat, sl_tensor **out);
-/* Draws all weights: stream INIT of seed, sample = parameter number. */
-void sl_params_init(const sl_params *p, uint32_t seed, sl_tensor *flat);
+/* Draws all weights: stream INIT of seed, sample = parameter number. The same on every device. */
+SL_MUST_USE sl_status sl_params_init(const sl_params *p, uint32_t seed, sl_tensor *flat);
 
 /* --- building with parameters --- */
 

@@ -45,6 +45,11 @@ static sl_status grad_adaln(sl_grad_args *a) {
   return SL_STATUS_OK;
 }
 
+/* mean and rstd are small, and kept. */
+static sl_value *again_adaln(sl_graph *g, const sl_node *n, int k) {
+  return k == 0 ? sl_apply(g, n->op, n->n_in, n->in, &n->attrs) : NULL;
+}
+
 static sl_status run_adaln(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                            void *workspace) {
   (void)state, (void)workspace;
@@ -52,7 +57,8 @@ static sl_status run_adaln(sl_exec *e, const sl_node *n, const sl_view *out, con
 }
 
 extern const sl_op_rules sl_rules_adaln;
-const sl_op_rules sl_rules_adaln = {.canon = canon_adaln, .infer = infer_adaln, .grad = grad_adaln, .run = run_adaln};
+const sl_op_rules sl_rules_adaln = {
+    .canon = canon_adaln, .infer = infer_adaln, .grad = grad_adaln, .again = again_adaln, .run = run_adaln};
 
 sl_value *sl_adaln(sl_value *x, sl_value *shift, sl_value *scale, sl_value *mask, double eps) {
   sl_attrs a = {{0}, {eps}};
@@ -84,10 +90,11 @@ static sl_status infer_adaln_backward(sl_node *n) {
   return SL_STATUS_OK;
 }
 
-static size_t workspace_adaln_backward(const sl_node *n, sl_context *ctx) {
-  (void)ctx;
+static sl_status workspace_adaln_backward(sl_exec *e, const sl_node *n, size_t *bytes) {
+  (void)e;
   const int64_t *d = n->in[BX]->shape.dim;
-  return sl_row_block_bytes(d[0], d[1], d[2], 2);
+  *bytes = sl_row_block_bytes(d[0], d[1], d[2], 2);
+  return SL_STATUS_OK;
 }
 
 static sl_status run_adaln_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,

@@ -23,10 +23,11 @@ static void run_update(void *user, int64_t begin, int64_t end, int thread) {
   t->loops->update(&t->job, begin, end);
 }
 
-sl_status sl_cpu_adamw_ema(sl_exec *e, const sl_adamw *step, int64_t n, float *p, float *g, float *m, float *v,
-                           int n_ema, float *const *ema) {
+sl_status sl_cpu_adamw_ema(sl_exec *e, const sl_adamw_f32 *k, int64_t n, float *p, float *g, float *m, float *v,
+                           int n_ema, float *const *ema, uint16_t *p16, const double *gradients, const double *losses) {
   SL_REQUIRE(n_ema >= 0 && n_ema <= 4, ARG, "adamw: %d averages, expected 0 to 4", n_ema);
-  update_task t = {{sl_adamw_round(step), p, g, m, v, n_ema, ema}, loops_of(e)};
+  update_task t = {{*k, p, g, m, v, n_ema, ema, p16}, loops_of(e)};
+  if (!sl_adamw_scale(k, gradients, losses, &t.job.k.grad_scale)) return SL_STATUS_OK;
   sl_parallel_for(e->ctx, n, 16384, run_update, &t);
   return SL_STATUS_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef SL_OPS_ADAMW_LOOPS_H
 #define SL_OPS_ADAMW_LOOPS_H
 
+#include "base/bf16.h"
 #include "ops/adamw_math.h"
 
 typedef struct adamw_job {
@@ -9,6 +10,7 @@ typedef struct adamw_job {
   float *p, *g, *m, *v;
   int n_ema;
   float *const *ema;
+  uint16_t *p16; /* bf16 copy of p, or NULL */
 } adamw_job;
 
 typedef struct sl_adamw_loops {
@@ -26,6 +28,7 @@ static void update(const adamw_job *j, int64_t begin, int64_t end) {
     float *p = j->p + at, *g = j->g + at, *m = j->m + at, *v = j->v + at;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) sl_adamw_element(&k, &p[i], &g[i], &m[i], &v[i]);
+    for (int64_t i = 0; j->p16 && i < n; i++) j->p16[at + i] = sl_bf16_from_f32(p[i]);
     for (int e = 0; e < j->n_ema; e++) {
       float *ema = j->ema[e] + at;
       const float decay = k.decay[e], rest = k.rest[e];

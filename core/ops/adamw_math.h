@@ -14,6 +14,7 @@ SL_HD int64_t sl_squares_part(int64_t n) { return ((n + SL_SQUARES_BLOCKS - 1) /
 typedef struct sl_adamw_f32 {
   float grad_scale, keep, beta1, rest1, beta2, rest2, rate, inverse_root2, eps;
   float decay[4], rest[4];
+  double clip;
 } sl_adamw_f32;
 
 static inline sl_adamw_f32 sl_adamw_round(const sl_adamw *a) {
@@ -25,8 +26,21 @@ static inline sl_adamw_f32 sl_adamw_round(const sl_adamw *a) {
   k.rate = (float)(a->lr / a->correction1);
   k.inverse_root2 = (float)(1.0 / sqrt(a->correction2));
   k.eps = (float)a->eps;
+  k.clip = a->clip;
   for (int i = 0; i < 4; i++) k.decay[i] = (float)a->ema_decay[i], k.rest[i] = (float)(1.0 - a->ema_decay[i]);
   return k;
+}
+
+/* What gradients are multiplied by, from the sum of their squares (NULL: they are not clipped). False where that sum, or that
+ * of the losses (NULL: not looked at), is not finite: then nothing is to be written. Source: torch's clip_grad_norm_. */
+SL_HD bool sl_adamw_scale(const sl_adamw_f32 *k, const double *gradients, const double *losses, float *scale) {
+  *scale = k->grad_scale;
+  if (losses && !(*losses - *losses == 0.0)) return false;
+  if (!gradients) return true;
+  if (!(*gradients - *gradients == 0.0)) return false;
+  double norm = sqrt(*gradients) * (double)k->grad_scale;
+  if (k->clip > 0.0 && norm > k->clip) *scale = (float)(k->clip / (norm + 1e-6)) * k->grad_scale;
+  return true;
 }
 
 SL_HD void sl_adamw_element(const sl_adamw_f32 *k, float *p, float *g, float *m, float *v) {

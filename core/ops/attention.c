@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/product.h"
 #include "ops/rules.h"
 
 enum { ATTR_CAUSAL }; /* i */
@@ -47,32 +48,69 @@ static double scale_of(const sl_attrs *a, int64_t D) {
   return a->f[ATTR_SCALE] != 0 ? a->f[ATTR_SCALE] : 1.0 / sqrt((double)D);
 }
 
-static int slots_of(sl_context *ctx, int64_t items) {
-  int threads = sl_context_threads(ctx);
-  return items < 1 ? 1 : items < threads ? (int)items : threads;
-}
-
 typedef struct head_sizes {
   int64_t N, H, Tq, Tk, D;
 } head_sizes;
 
-static size_t slots_bytes(int slots, head_sizes s, bool backward) {
-  return (size_t)slots * (size_t)sl_attention_slot(s.Tk, s.D, backward) * sizeof(float);
+static const sl_view absent;
+
+/* What a kernel is asked: from a node's views, with data when it runs, without when it is planned. */
+typedef struct asked {
+  sl_view part[6]; /* q, k, v and their gradients, where they lie side by side */
+  sl_attention_job job;
+} asked;
+
+static void ask(asked *a, const sl_attrs *attrs, const sl_view *q, const sl_view *k, const sl_view *v,
+                const sl_view *mask) {
+  const int64_t *d = q->shape.dim;
+  a->job = (sl_attention_job){.q = q,
+                              .k = k,
+                              .v = v,
+                              .mask = mask,
+                              .N = d[0],
+                              .Tq = d[1],
+                              .H = d[2],
+                              .D = d[3],
+                              .Tk = k->shape.dim[1],
+                              .scale = (float)scale_of(attrs, d[3]),
+                              .causal = attrs->i[ATTR_CAUSAL] != 0};
 }
 
-/* The state of a node: how many slots its workspace has. */
-static sl_status slots_new(sl_exec *e, int64_t items, void **state) {
-  int *slots = sl_alloc(e->ctx, sizeof *slots);
-  *state = slots;
-  if (!slots) return SL_STATUS_OOM;
-  *slots = slots_of(e->ctx, items);
-  return SL_STATUS_OK;
+typedef void ask_fn(asked *a, const sl_attrs *attrs, const sl_view *out, const sl_view *in);
+
+/* Plans a node; its state is the kernel's plan. */
+static sl_status plan(sl_exec *e, const sl_node *n, ask_fn *fill, bool backward, void **state, size_t *bytes) {
+  sl_view in[SL_MAX_INPUTS], out[SL_MAX_OUTPUTS];
+  asked a;
+  for (int i = 0; i < n->n_in; i++) in[i] = n->in[i] ? sl_value_as_view(n->in[i]) : absent;
+  for (int i = 0; i < n->n_out; i++) out[i] = sl_value_as_view(&n->out[i]);
+  fill(&a, &n->attrs, out, in);
+  return e->kernels->attention_plan(e, &a.job, backward, state, bytes);
 }
 
-static void slots_release(sl_exec *e, void *state) { sl_free(e->ctx, state); }
+static void release(sl_exec *e, void *state) {
+  sl_status s = e->kernels->attention_release(e, state);
+  (void)s; /* releasing does not fail */
+}
 
-static int64_t forward_items(head_sizes s) { return s.N * s.H * sl_attention_blocks(s.Tq); }
-static int64_t backward_items(head_sizes s) { return s.N * s.H; }
+/* workspace_, prepare_ and run_<name> of a row whose jobs `fill` makes. */
+#define RUNS(name, fill, backward, kernel)                                                                             \
+  static sl_status workspace_##name(sl_exec *e, const sl_node *n, size_t *bytes) {                                     \
+    void *state = NULL;                                                                                                \
+    SL_TRY(plan(e, n, fill, backward, &state, bytes));                                                                 \
+    release(e, state);                                                                                                 \
+    return SL_STATUS_OK;                                                                                               \
+  }                                                                                                                    \
+  static sl_status prepare_##name(sl_exec *e, const sl_node *n, void **state) {                                        \
+    size_t bytes;                                                                                                      \
+    return plan(e, n, fill, backward, state, &bytes);                                                                  \
+  }                                                                                                                    \
+  static sl_status run_##name(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,        \
+                              void *work) {                                                                            \
+    asked a;                                                                                                           \
+    fill(&a, &n->attrs, out, in);                                                                                      \
+    return e->kernels->kernel(e, state, &a.job, work);                                                                 \
+  }
 
 static int64_t visible_pairs(head_sizes s) { return s.N * s.H * s.Tq * s.Tk * s.D; }
 
@@ -128,30 +166,22 @@ static sl_status attention_grad(sl_grad_args *g) {
 
 static int64_t attention_macs(const sl_node *n) { return 2 * visible_pairs(sizes_apart(n->in[0], n->in[1])); }
 
-static size_t attention_workspace(const sl_node *n, sl_context *ctx) {
-  head_sizes s = sizes_apart(n->in[0], n->in[1]);
-  return slots_bytes(slots_of(ctx, forward_items(s)), s, false);
+static void ask_apart(asked *a, const sl_attrs *attrs, const sl_view *out, const sl_view *in) {
+  ask(a, attrs, &in[0], &in[1], &in[2], &in[3]);
+  a->job.out = &out[0];
+  a->job.lse = &out[1];
 }
 
-static sl_status attention_prepare(sl_exec *e, const sl_node *n, void **state) {
-  return slots_new(e, forward_items(sizes_apart(n->in[0], n->in[1])), state);
-}
-
-static sl_status attention_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                               void *work) {
-  double scale = scale_of(&n->attrs, in[0].shape.dim[3]);
-  return e->kernels->attention(e, &out[0], &out[1], &in[0], &in[1], &in[2], &in[3], scale, n->attrs.i[ATTR_CAUSAL] != 0,
-                               *(int *)state, work);
-}
+RUNS(apart, ask_apart, false, attention)
 
 const sl_op_rules sl_rules_attention = {.canon = attention_canon,
                                         .infer = attention_infer,
                                         .grad = attention_grad,
                                         .macs = attention_macs,
-                                        .workspace = attention_workspace,
-                                        .prepare = attention_prepare,
-                                        .release = slots_release,
-                                        .run = attention_run};
+                                        .workspace = workspace_apart,
+                                        .prepare = prepare_apart,
+                                        .release = release,
+                                        .run = run_apart};
 
 /* dout q k v out lse mask? */
 static sl_status backward_canon(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
@@ -189,29 +219,25 @@ static sl_status backward_infer(sl_node *n) {
 
 static int64_t backward_macs(const sl_node *n) { return 5 * visible_pairs(sizes_apart(n->in[1], n->in[2])); }
 
-static size_t backward_workspace(const sl_node *n, sl_context *ctx) {
-  head_sizes s = sizes_apart(n->in[1], n->in[2]);
-  return slots_bytes(slots_of(ctx, backward_items(s)), s, true);
+static void ask_backward(asked *a, const sl_attrs *attrs, const sl_view *out, const sl_view *in) {
+  ask(a, attrs, &in[1], &in[2], &in[3], &in[6]);
+  a->job.dout = &in[0];
+  a->job.out = &in[4];
+  a->job.lse = &in[5];
+  a->job.dq = &out[0];
+  a->job.dk = &out[1];
+  a->job.dv = &out[2];
 }
 
-static sl_status backward_prepare(sl_exec *e, const sl_node *n, void **state) {
-  return slots_new(e, backward_items(sizes_apart(n->in[1], n->in[2])), state);
-}
-
-static sl_status backward_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                              void *work) {
-  double scale = scale_of(&n->attrs, in[1].shape.dim[3]);
-  return e->kernels->attention_backward(e, &out[0], &out[1], &out[2], &in[0], &in[1], &in[2], &in[3], &in[4], &in[5],
-                                        &in[6], scale, n->attrs.i[ATTR_CAUSAL] != 0, *(int *)state, work);
-}
+RUNS(backward, ask_backward, true, attention_backward)
 
 const sl_op_rules sl_rules_attention_backward = {.canon = backward_canon,
                                                  .infer = backward_infer,
                                                  .macs = backward_macs,
-                                                 .workspace = backward_workspace,
-                                                 .prepare = backward_prepare,
-                                                 .release = slots_release,
-                                                 .run = backward_run};
+                                                 .workspace = workspace_backward,
+                                                 .prepare = prepare_backward,
+                                                 .release = release,
+                                                 .run = run_backward};
 
 /* --- side by side: qkv [N,T,3,H,D] --- */
 
@@ -261,29 +287,23 @@ static sl_status qkv_grad(sl_grad_args *g) {
 
 static int64_t qkv_macs(const sl_node *n) { return 2 * visible_pairs(sizes_packed(n->in[0])); }
 
-static size_t qkv_workspace(const sl_node *n, sl_context *ctx) {
-  head_sizes s = sizes_packed(n->in[0]);
-  return slots_bytes(slots_of(ctx, forward_items(s)), s, false);
+static void ask_packed(asked *a, const sl_attrs *attrs, const sl_view *out, const sl_view *in) {
+  for (int i = 0; i < 3; i++) a->part[i] = part_of(&in[0], i);
+  ask(a, attrs, &a->part[0], &a->part[1], &a->part[2], &absent);
+  a->job.out = &out[0];
+  a->job.lse = &out[1];
 }
 
-static sl_status qkv_prepare(sl_exec *e, const sl_node *n, void **state) {
-  return slots_new(e, forward_items(sizes_packed(n->in[0])), state);
-}
-
-static sl_status qkv_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *work) {
-  sl_view q = part_of(&in[0], 0), k = part_of(&in[0], 1), v = part_of(&in[0], 2);
-  return e->kernels->attention(e, &out[0], &out[1], &q, &k, &v, NULL, scale_of(&n->attrs, q.shape.dim[3]),
-                               n->attrs.i[ATTR_CAUSAL] != 0, *(int *)state, work);
-}
+RUNS(packed, ask_packed, false, attention)
 
 const sl_op_rules sl_rules_attention_qkv = {.canon = qkv_canon,
                                             .infer = qkv_infer,
                                             .grad = qkv_grad,
                                             .macs = qkv_macs,
-                                            .workspace = qkv_workspace,
-                                            .prepare = qkv_prepare,
-                                            .release = slots_release,
-                                            .run = qkv_run};
+                                            .workspace = workspace_packed,
+                                            .prepare = prepare_packed,
+                                            .release = release,
+                                            .run = run_packed};
 
 /* dout qkv out lse */
 static sl_status qkv_backward_canon(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
@@ -306,28 +326,23 @@ static sl_status qkv_backward_infer(sl_node *n) {
 
 static int64_t qkv_backward_macs(const sl_node *n) { return 5 * visible_pairs(sizes_packed(n->in[1])); }
 
-static size_t qkv_backward_workspace(const sl_node *n, sl_context *ctx) {
-  head_sizes s = sizes_packed(n->in[1]);
-  return slots_bytes(slots_of(ctx, backward_items(s)), s, true);
+static void ask_packed_backward(asked *a, const sl_attrs *attrs, const sl_view *out, const sl_view *in) {
+  for (int i = 0; i < 3; i++) a->part[i] = part_of(&in[1], i), a->part[3 + i] = part_of(&out[0], i);
+  ask(a, attrs, &a->part[0], &a->part[1], &a->part[2], &absent);
+  a->job.dout = &in[0];
+  a->job.out = &in[2];
+  a->job.lse = &in[3];
+  a->job.dq = &a->part[3];
+  a->job.dk = &a->part[4];
+  a->job.dv = &a->part[5];
 }
 
-static sl_status qkv_backward_prepare(sl_exec *e, const sl_node *n, void **state) {
-  return slots_new(e, backward_items(sizes_packed(n->in[1])), state);
-}
-
-static sl_status qkv_backward_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
-                                  void *work) {
-  sl_view q = part_of(&in[1], 0), k = part_of(&in[1], 1), v = part_of(&in[1], 2);
-  sl_view dq = part_of(&out[0], 0), dk = part_of(&out[0], 1), dv = part_of(&out[0], 2);
-  return e->kernels->attention_backward(e, &dq, &dk, &dv, &in[0], &q, &k, &v, &in[2], &in[3], NULL,
-                                        scale_of(&n->attrs, q.shape.dim[3]), n->attrs.i[ATTR_CAUSAL] != 0,
-                                        *(int *)state, work);
-}
+RUNS(packed_backward, ask_packed_backward, true, attention_backward)
 
 const sl_op_rules sl_rules_attention_qkv_backward = {.canon = qkv_backward_canon,
                                                      .infer = qkv_backward_infer,
                                                      .macs = qkv_backward_macs,
-                                                     .workspace = qkv_backward_workspace,
-                                                     .prepare = qkv_backward_prepare,
-                                                     .release = slots_release,
-                                                     .run = qkv_backward_run};
+                                                     .workspace = workspace_packed_backward,
+                                                     .prepare = prepare_packed_backward,
+                                                     .release = release,
+                                                     .run = run_packed_backward};

@@ -12,8 +12,8 @@ enum {
 };
 
 typedef struct sl_attention_job {
-  const sl_view *q, *k, *v, *mask, *out, *lse; /* as kernels.def says */
-  const sl_view *dout, *dq, *dk, *dv;          /* backward */
+  const sl_view *q, *k, *v, *mask, *out, *lse; /* as kernels.def says; never NULL */
+  const sl_view *dout, *dq, *dk, *dv;          /* backward; else NULL */
   int64_t N, H, Tq, Tk, D;
   float scale;
   bool causal;

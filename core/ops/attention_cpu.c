@@ -29,44 +29,38 @@ static void run_slots(void *user, int64_t begin, int64_t end, int thread) {
     t->part(t->job, t->items * s / t->slots, t->items * (s + 1) / t->slots, t->workspace + s * t->slot_floats);
 }
 
-static const sl_view absent;
-
-static sl_attention_job job_of(const sl_view *q, const sl_view *k, const sl_view *v, const sl_view *mask, double scale,
-                               bool causal) {
-  const int64_t *d = q->shape.dim;
-  return (sl_attention_job){.q = q,
-                            .k = k,
-                            .v = v,
-                            .mask = mask ? mask : &absent,
-                            .N = d[0],
-                            .Tq = d[1],
-                            .H = d[2],
-                            .D = d[3],
-                            .Tk = k->shape.dim[1],
-                            .scale = (float)scale,
-                            .causal = causal};
+/* The plan is the number of slots: parts of the workspace, one for each worker. */
+sl_status sl_cpu_attention_plan(sl_exec *e, const sl_attention_job *j, bool backward, void **plan, size_t *workspace) {
+  int *slots = sl_alloc(e->ctx, sizeof *slots), threads = sl_context_threads(e->ctx);
+  int64_t items = j->N * j->H * (backward ? 1 : sl_attention_blocks(j->Tq));
+  *plan = slots;
+  if (!slots) return SL_STATUS_OOM;
+  *slots = items < 1 ? 1 : items < threads ? (int)items : threads;
+  *workspace = (size_t)*slots * (size_t)sl_attention_slot(j->Tk, j->D, backward) * sizeof(float);
+  return SL_STATUS_OK;
 }
 
-sl_status sl_cpu_attention(sl_exec *e, const sl_view *out, const sl_view *lse, const sl_view *q, const sl_view *k,
-                           const sl_view *v, const sl_view *mask, double scale, bool causal, int slots,
-                           void *workspace) {
-  sl_attention_job j = job_of(q, k, v, mask, scale, causal);
-  j.out = out ? out : &absent;
-  j.lse = lse ? lse : &absent;
-  attention_task t = {
-      &j,       loops_of(e)->forward, j.N * j.H * sl_attention_blocks(j.Tq), slots, sl_attention_slot(j.Tk, j.D, false),
-      workspace};
+sl_status sl_cpu_attention_release(sl_exec *e, void *plan) {
+  sl_free(e->ctx, plan);
+  return SL_STATUS_OK;
+}
+
+sl_status sl_cpu_attention(sl_exec *e, void *plan, const sl_attention_job *j, void *workspace) {
+  int slots = *(int *)plan;
+  attention_task t = {j,
+                      loops_of(e)->forward,
+                      j->N * j->H * sl_attention_blocks(j->Tq),
+                      slots,
+                      sl_attention_slot(j->Tk, j->D, false),
+                      workspace};
   sl_parallel_for(e->ctx, slots, 1, run_slots, &t);
   return SL_STATUS_OK;
 }
 
-sl_status sl_cpu_attention_backward(sl_exec *e, const sl_view *dq, const sl_view *dk, const sl_view *dv,
-                                    const sl_view *dout, const sl_view *q, const sl_view *k, const sl_view *v,
-                                    const sl_view *out, const sl_view *lse, const sl_view *mask, double scale,
-                                    bool causal, int slots, void *workspace) {
-  sl_attention_job j = job_of(q, k, v, mask, scale, causal);
-  j.out = out, j.lse = lse, j.dout = dout, j.dq = dq, j.dk = dk, j.dv = dv;
-  attention_task t = {&j, loops_of(e)->backward, j.N * j.H, slots, sl_attention_slot(j.Tk, j.D, true), workspace};
+sl_status sl_cpu_attention_backward(sl_exec *e, void *plan, const sl_attention_job *j, void *workspace) {
+  int slots = *(int *)plan;
+  attention_task t = {
+      j, loops_of(e)->backward, j->N * j->H, slots, sl_attention_slot(j->Tk, j->D, true), workspace};
   sl_parallel_for(e->ctx, slots, 1, run_slots, &t);
   return SL_STATUS_OK;
 }

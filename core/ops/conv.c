@@ -164,9 +164,9 @@ static void release(sl_exec *e, void *state) {
     sl_conv c = name##_conv(n);                                                                                        \
     return macs(&c);                                                                                                   \
   }                                                                                                                    \
-  static size_t workspace_##name(const sl_node *n, sl_context *ctx) {                                                  \
+  static sl_status workspace_##name(sl_exec *e, const sl_node *n, size_t *bytes) {                                     \
     sl_conv c = name##_conv(n);                                                                                        \
-    return sl_cpu_conv_workspace(ctx, &c);                                                                             \
+    return e->kernels->conv_workspace(e, &c, bytes);                                                                   \
   }                                                                                                                    \
   static sl_status prepare_##name(sl_exec *e, const sl_node *n, void **state) {                                        \
     sl_conv c = name##_conv(n);                                                                                        \

@@ -18,7 +18,5 @@ typedef struct sl_conv {
 
 /* The convolution, or gradient of one, that a node of a graph is; false for other nodes. */
 bool sl_conv_of_node(const sl_node *n, sl_conv *c);
-/* Bytes that a run needs on the CPU, for the context's present number of threads. */
-size_t sl_cpu_conv_workspace(sl_context *ctx, const sl_conv *c);
 
 #endif

@@ -1,4 +1,6 @@
 /* Copies, sums into place, and constants. */
+#include <string.h>
+
 #include "base/parallel.h"
 #include "ops/strided_rows.h"
 
@@ -9,6 +11,12 @@ sl_status sl_cpu_copy(sl_exec *e, const sl_view *y, const sl_view *x) {
 
 sl_status sl_cpu_accumulate(sl_exec *e, const sl_view *y, const sl_view *x) {
   return sl_cpu_binary(e, SL_BINARY_add, y, y, x);
+}
+
+sl_status sl_cpu_put(sl_exec *e, void *to, const void *from, size_t bytes) {
+  (void)e;
+  memcpy(to, from, bytes);
+  return SL_STATUS_OK;
 }
 
 sl_status sl_cpu_fill(sl_exec *e, const sl_view *y, double value) {

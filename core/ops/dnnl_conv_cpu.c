@@ -194,15 +194,17 @@ static sl_status plan_new(sl_context *ctx, const sl_conv *c, plan **out) {
 
 static bool is_empty(const sl_conv *c) { return c->N == 0 || c->C == 0 || c->K == 0; }
 
-size_t sl_cpu_conv_workspace(sl_context *ctx, const sl_conv *c) {
-  plan *p = NULL;
-  if (is_empty(c) || plan_new(ctx, c, &p) != SL_STATUS_OK) return 0; /* a failure shows when the run's plan is made */
-  size_t bytes = p->bytes;
-  plan_free(ctx, p);
-  return bytes;
-}
-
 /* --- kernels --- */
+
+sl_status sl_cpu_conv_workspace(sl_exec *e, const sl_conv *c, size_t *bytes) {
+  plan *p = NULL;
+  *bytes = 0;
+  if (is_empty(c)) return SL_STATUS_OK;
+  SL_TRY(plan_new(e->ctx, c, &p));
+  *bytes = p->bytes;
+  plan_free(e->ctx, p);
+  return SL_STATUS_OK;
+}
 
 sl_status sl_cpu_conv_plan(sl_exec *e, const sl_conv *c, void **out) {
   *out = NULL;

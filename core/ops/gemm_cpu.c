@@ -54,15 +54,20 @@ static sl_status plan_new(sl_context *ctx, const sl_gemm *g, gemm_plan *p) {
   return SL_STATUS_OK;
 }
 
-size_t sl_cpu_gemm_workspace(sl_context *ctx, const sl_gemm *g) {
+sl_status sl_cpu_gemm_workspace(sl_exec *e, const sl_gemm *g, size_t *bytes) {
   gemm_plan p;
-  size_t bytes = 0;
-  if (plan_new(ctx, g, &p) == SL_STATUS_OK && p.product) { /* a failure shows when the run's plan is made */
-    bytes = sl_dnnl_gemm_workspace(p.product);
-    if (p.convert) bytes = p.c32 + (g->c == SL_BF16 ? floats(batches(g, NULL) * g->m * g->n) : 0);
-  }
-  sl_dnnl_gemm_free(ctx, p.product);
-  return bytes;
+  *bytes = 0;
+  SL_TRY(plan_new(e->ctx, g, &p));
+  if (p.product) *bytes = sl_dnnl_gemm_workspace(p.product);
+  if (p.convert) *bytes = p.c32 + (g->c == SL_BF16 ? floats(batches(g, NULL) * g->m * g->n) : 0);
+  sl_dnnl_gemm_free(e->ctx, p.product);
+  return SL_STATUS_OK;
+}
+
+sl_status sl_cpu_gemm_fuses(sl_exec *e, const sl_gemm *g, bool *yes) {
+  (void)e;
+  *yes = g->epilogue == SL_GEMM_PLAIN;
+  return SL_STATUS_OK;
 }
 
 sl_status sl_cpu_gemm_plan(sl_exec *e, const sl_gemm *g, void **plan) {
@@ -130,8 +135,9 @@ static void run_empty(const sl_gemm *g, const sl_view *c, const float *bias) {
 }
 
 sl_status sl_cpu_gemm(sl_exec *e, void *plan, const sl_view *c, const sl_view *a, const sl_view *b, const sl_view *bias,
-                      void *workspace) {
+                      const sl_view *aux, void *workspace) {
   gemm_plan *p = plan;
+  (void)aux;
   const void *bias_data = bias ? bias->data : NULL;
   if (!p->product) {
     run_empty(&p->g, c, bias_data);

@@ -75,6 +75,10 @@ static sl_status grad_group_normalize(sl_grad_args *a) {
   return SL_STATUS_OK;
 }
 
+static sl_value *again_group_normalize(sl_graph *g, const sl_node *n, int k) {
+  return k == 0 ? sl_apply(g, n->op, n->n_in, n->in, &n->attrs) : NULL;
+}
+
 static sl_status run_group_normalize(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                                      void *workspace) {
   (void)state, (void)workspace;
@@ -83,7 +87,8 @@ static sl_status run_group_normalize(sl_exec *e, const sl_node *n, const sl_view
 }
 
 const sl_op_rules sl_rules_group_normalize = {
-    .infer = infer_group_normalize, .grad = grad_group_normalize, .run = run_group_normalize};
+    .infer = infer_group_normalize, .grad = grad_group_normalize, .again = again_group_normalize,
+    .run = run_group_normalize};
 
 static sl_status infer_backward(sl_node *n) {
   const sl_value *x = n->in[BX];
@@ -98,10 +103,11 @@ static sl_status infer_backward(sl_node *n) {
 }
 
 /* Two sums for every sample and channel. */
-static size_t workspace_backward(const sl_node *n, sl_context *ctx) {
-  (void)ctx;
-  return (size_t)(2 * n->in[BX]->shape.dim[0] * channels_of(&n->in[BX]->shape, n->attrs.i[ATTR_LAST] != 0)) *
-         sizeof(double);
+static sl_status workspace_backward(sl_exec *e, const sl_node *n, size_t *bytes) {
+  (void)e;
+  int64_t C = channels_of(&n->in[BX]->shape, n->attrs.i[ATTR_LAST] != 0);
+  *bytes = (size_t)(2 * n->in[BX]->shape.dim[0] * C) * sizeof(double);
+  return SL_STATUS_OK;
 }
 
 static sl_status run_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,

@@ -2,7 +2,9 @@
 
 #include "ops/ops.h"
 
-bool sl__prefers_last(sl_graph *g) { return sl_context_isa(sl_graph_context(g)) >= SL_ISA_AVX512; }
+bool sl__prefers_last(sl_graph *g) {
+  return sl_graph_device(g)->gpu || sl_context_isa(sl_graph_context(g)) >= SL_ISA_AVX512;
+}
 
 bool sl__lies_last(const sl_value *x) {
   if (!x || x->shape.rank != 4 || sl_value_is_dense(x)) return false;

@@ -13,12 +13,15 @@ extern "C" {
 typedef struct sl_adamw {
   double lr, beta1, beta2, eps, weight_decay;
   double correction1, correction2; /* 1 - beta^k, k = 1, 2, … */
-  double grad_scale;               /* clipping and accumulation */
+  double grad_scale;               /* accumulation, or a caller's own clipping */
+  double clip;                     /* largest norm of the scaled gradient; 0: none */
   double ema_decay[4];
 } sl_adamw;
 
-struct sl_gemm;   /* gemm.h */
-struct sl_conv;   /* conv.h */
+struct sl_adamw_f32;     /* adamw_math.h */
+struct sl_gemm;          /* gemm.h */
+struct sl_attention_job; /* attention.h */
+struct sl_conv;          /* conv.h */
 struct sl_window; /* window.h */
 
 #define SL_KERNEL(name, args, gpu) typedef sl_status sl_##name##_kernel args;

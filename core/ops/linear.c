@@ -64,7 +64,9 @@ static sl_status linear_canon(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
   if (!sl_matmul_strides_fit(&in[1]->shape, in[1]->stride)) in[1] = sl_contiguous(in[1]);
   if (in[2]) {
     SL_REQUIRE(sl_dtype_is_float(in[2]->dtype), DTYPE, "linear: b is %s, expected a float", sl_value_text(in[2]));
-    in[2] = sl_contiguous(sl_cast(in[2], SL_F32));
+    /* GPU libraries want the bias in the result's dtype; there the cast of a parameter costs nothing. */
+    bool bf16 = sl_graph_device(g)->gpu && in[0] && in[0]->dtype == SL_BF16;
+    in[2] = sl_contiguous(sl_cast(in[2], bf16 ? SL_BF16 : SL_F32));
   }
   return sl_graph_status(g);
 }
@@ -92,10 +94,20 @@ static sl_value *for_input(sl_value *d, const sl_value *in) {
 
 static sl_value *sum_of(sl_value *a, sl_value *b) { return a && b ? sl_add(a, b) : a ? a : b; }
 
+/* d fn'(pre); where d is a product that is needed for nothing else, in one node with it: the product by itself is then dead
+ * code. */
+static sl_value *act_backward(sl_value *d, sl_value *pre, int fn) {
+  sl_attrs a = {.i = {fn}};
+  const sl_node *n = d->node;
+  if (n->op == &sl_ops[SL_OP_matmul] && d->base == d)
+    return sl_opn(SL_OP_matmul_unary_backward, 3, (sl_value *[]){n->in[0], n->in[1], pre}, &a);
+  return sl_op2(SL_OP_unary_backward, d, pre, &a);
+}
+
 static sl_status linear_grad(sl_grad_args *g) {
   int act = (int)g->node->attrs.i[ATTR_ACT];
   sl_value *d = g->dy[0];
-  if (act && d) d = sl_op2(SL_OP_unary_backward, d, g->out[1], &(sl_attrs){.i = {act_fn[act]}});
+  if (act && d) d = act_backward(d, g->out[1], act_fn[act]);
   d = sum_of(d, g->dy[1]);
   if (!d) return sl_graph_status(g->graph);
   if (g->need[0]) g->dx[0] = sl_matmul(d, g->in[1]);
@@ -108,31 +120,78 @@ static sl_status linear_grad(sl_grad_args *g) {
   return SL_STATUS_OK;
 }
 
+/* The activation of the value before it, which backward reads in any case. */
+static sl_value *linear_again(sl_graph *g, const sl_node *n, int k) {
+  static const sl_op_id op[] = {
+      [SL_ACT_GELU] = SL_OP_gelu, [SL_ACT_GELU_ERF] = SL_OP_gelu_erf, [SL_ACT_SILU] = SL_OP_silu};
+  int64_t act = n->attrs.i[ATTR_ACT];
+  return k == 0 && act != SL_ACT_NONE ? sl_apply(g, &sl_ops[op[act]], 1, (sl_value *[]){&n->out[1]}, NULL) : NULL;
+}
+
 static int64_t linear_macs(const sl_node *n) { return sl_shape_numel(&n->out[0].shape) * n->in[1]->shape.dim[1]; }
 
 static sl_gemm linear_gemm(const sl_node *n) {
   sl_view x = rows_view(n->in[0]), w = swapped(sl_value_as_view(n->in[1])), y = rows_view(&n->out[0]);
   sl_gemm g = sl_gemm_of(&y, &x, &w);
   g.bias = n->in[2] != NULL;
+  g.bias_dtype = n->in[2] ? n->in[2]->dtype : SL_F32;
   return g;
 }
 
-static size_t linear_workspace(const sl_node *n, sl_context *ctx) {
-  sl_gemm g = linear_gemm(n);
-  return sl_cpu_gemm_workspace(ctx, &g);
+/* The products that a run chooses from: the sum alone, and with the activation in the product's own pass, with or without
+ * the value before it. Those that a device cannot do are not there. */
+enum { PRODUCT_SUM, PRODUCT_ACT, PRODUCT_ACT_AUX, PRODUCTS };
+typedef struct products {
+  void *plan[PRODUCTS];
+} products;
+
+/* Product k of a linear layer; false: it is not to be had. */
+static bool has_product(sl_exec *e, const sl_node *n, int k, sl_gemm *g) {
+  static const sl_gemm_epilogue epilogue[] = {SL_GEMM_PLAIN, SL_GEMM_GELU, SL_GEMM_GELU_AUX};
+  bool yes = k == PRODUCT_SUM || n->attrs.i[ATTR_ACT] == SL_ACT_GELU;
+  *g = linear_gemm(n);
+  g->epilogue = epilogue[k];
+  if (k != PRODUCT_SUM && yes && e->kernels->gemm_fuses(e, g, &yes) != SL_STATUS_OK) return false;
+  return yes;
+}
+
+static sl_status linear_workspace(sl_exec *e, const sl_node *n, size_t *bytes) {
+  sl_gemm g;
+  size_t one;
+  *bytes = 0;
+  for (int k = 0; k < PRODUCTS; k++) {
+    if (!has_product(e, n, k, &g)) continue;
+    SL_TRY(e->kernels->gemm_workspace(e, &g, &one));
+    if (one > *bytes) *bytes = one;
+  }
+  return SL_STATUS_OK;
+}
+
+static void release_products(sl_exec *e, void *state) {
+  products *p = state;
+  for (int k = 0; p && k < PRODUCTS; k++) sl_product_release(e, p->plan[k]);
+  sl_free(e->ctx, p);
 }
 
 static sl_status linear_prepare(sl_exec *e, const sl_node *n, void **state) {
-  sl_gemm g = linear_gemm(n);
-  return e->kernels->gemm_plan(e, &g, state);
+  sl_gemm g;
+  products *p = sl_alloc_zero(e->ctx, sizeof *p);
+  *state = p; /* released, also when this fails */
+  if (!p) return SL_STATUS_OOM;
+  for (int k = 0; k < PRODUCTS; k++)
+    if (has_product(e, n, k, &g)) SL_TRY(e->kernels->gemm_plan(e, &g, &p->plan[k]));
+  return SL_STATUS_OK;
 }
 
 static sl_status linear_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                             void *work) {
-  const sl_view *y = &out[0], *pre = out[1].data ? &out[1] : y->data ? y : NULL;
+  const products *p = state;
+  const sl_view *y = &out[0], *pre = out[1].data ? &out[1] : y->data ? y : NULL, *bias = in[2].data ? &in[2] : NULL;
   if (!pre) return SL_STATUS_OK;
-  int act = (int)n->attrs.i[ATTR_ACT];
-  SL_TRY(e->kernels->gemm(e, state, pre, &in[0], &in[1], in[2].data ? &in[2] : NULL, work));
+  int act = (int)n->attrs.i[ATTR_ACT], fused = out[1].data ? PRODUCT_ACT_AUX : PRODUCT_ACT;
+  if (act && y->data && p->plan[fused])
+    return e->kernels->gemm(e, p->plan[fused], y, &in[0], &in[1], bias, out[1].data ? &out[1] : NULL, work);
+  SL_TRY(e->kernels->gemm(e, p->plan[PRODUCT_SUM], pre, &in[0], &in[1], bias, NULL, work));
   if (!y->data) return SL_STATUS_OK;
   if (act) return e->kernels->unary(e, act_fn[act], y, pre);
   return pre == y ? SL_STATUS_OK : e->kernels->copy(e, y, pre);
@@ -141,10 +200,11 @@ static sl_status linear_run(sl_exec *e, const sl_node *n, const sl_view *out, co
 const sl_op_rules sl_rules_linear = {.canon = linear_canon,
                                      .infer = linear_infer,
                                      .grad = linear_grad,
+                                     .again = linear_again,
                                      .macs = linear_macs,
                                      .workspace = linear_workspace,
                                      .prepare = linear_prepare,
-                                     .release = sl_product_release,
+                                     .release = release_products,
                                      .run = linear_run};
 
 /* --- dW = dy^T x and db = the sum of dy's rows, in f32 --- */
@@ -180,19 +240,58 @@ static sl_gemm weight_gemm(const sl_node *n) {
   return g;
 }
 
-static size_t weight_grad_workspace(const sl_node *n, sl_context *ctx) {
-  sl_gemm g = weight_gemm(n);
-  return sl_cpu_gemm_workspace(ctx, &g);
+/* PRODUCT_SUM, and as PRODUCT_ACT the one that also sums dy's rows: db, into the workspace's head. */
+static bool has_weight_product(sl_exec *e, const sl_node *n, int k, sl_gemm *g) {
+  bool yes = true;
+  *g = weight_gemm(n);
+  if (k == PRODUCT_SUM) return true;
+  g->epilogue = SL_GEMM_ROW_SUMS;
+  return e->kernels->gemm_fuses(e, g, &yes) == SL_STATUS_OK && yes;
+}
+
+static size_t sums_bytes(const sl_node *n) {
+  return ((size_t)n->out[1].shape.dim[0] * sizeof(float) + 255) / 256 * 256;
+}
+
+static sl_status weight_grad_workspace(sl_exec *e, const sl_node *n, size_t *bytes) {
+  sl_gemm g;
+  size_t one;
+  *bytes = 0;
+  for (int k = PRODUCT_SUM; k <= PRODUCT_ACT; k++) {
+    if (!has_weight_product(e, n, k, &g)) continue;
+    SL_TRY(e->kernels->gemm_workspace(e, &g, &one));
+    if (k == PRODUCT_ACT) one += sums_bytes(n);
+    if (one > *bytes) *bytes = one;
+  }
+  return SL_STATUS_OK;
 }
 
 static sl_status weight_grad_prepare(sl_exec *e, const sl_node *n, void **state) {
-  sl_gemm g = weight_gemm(n);
-  return e->kernels->gemm_plan(e, &g, state);
+  sl_gemm g;
+  products *p = sl_alloc_zero(e->ctx, sizeof *p);
+  *state = p;
+  if (!p) return SL_STATUS_OOM;
+  for (int k = PRODUCT_SUM; k <= PRODUCT_ACT; k++)
+    if (has_weight_product(e, n, k, &g)) SL_TRY(e->kernels->gemm_plan(e, &g, &p->plan[k]));
+  return SL_STATUS_OK;
+}
+
+/* Both sums in one product: db comes out beside it, and is added or copied to its place. */
+static sl_status weight_grad_fused(sl_exec *e, const sl_node *n, void *plan, const sl_view *out, const sl_view *in,
+                                   char *work) {
+  sl_view db = out[1];
+  db.data = work;
+  db.accumulate = false;
+  SL_TRY(e->kernels->gemm(e, plan, &out[0], &in[0], &in[1], &db, NULL, work + sums_bytes(n)));
+  return out[1].accumulate ? e->kernels->accumulate(e, &out[1], &db) : e->kernels->copy(e, &out[1], &db);
 }
 
 static sl_status weight_grad_run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                                  void *work) {
-  if (out[0].data) SL_TRY(e->kernels->gemm(e, state, &out[0], &in[0], &in[1], NULL, work));
+  const products *p = state;
+  if (out[0].data && out[1].data && p->plan[PRODUCT_ACT])
+    return weight_grad_fused(e, n, p->plan[PRODUCT_ACT], out, in, work);
+  if (out[0].data) SL_TRY(e->kernels->gemm(e, p->plan[PRODUCT_SUM], &out[0], &in[0], &in[1], NULL, NULL, work));
   if (!out[1].data) return SL_STATUS_OK;
   sl_view rows = rows_view(n->in[0]);
   return e->kernels->column_sum(e, &out[1], &in[0], rows.shape.dim[0], rows.shape.dim[1], rows.stride[0]);
@@ -203,5 +302,5 @@ const sl_op_rules sl_rules_linear_weight_grad = {.canon = weight_grad_canon,
                                                  .macs = weight_grad_macs,
                                                  .workspace = weight_grad_workspace,
                                                  .prepare = weight_grad_prepare,
-                                                 .release = sl_product_release,
+                                                 .release = release_products,
                                                  .run = weight_grad_run};

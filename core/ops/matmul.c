@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "ops/elementwise.h"
 #include "ops/gemm.h"
 #include "ops/kernels.h"
 #include "ops/ops.h"
@@ -123,9 +124,9 @@ static sl_gemm gemm_of(const sl_node *n) {
   return sl_gemm_of(&c, &a, &b);
 }
 
-static size_t workspace(const sl_node *n, sl_context *ctx) {
+static sl_status workspace(sl_exec *e, const sl_node *n, size_t *bytes) {
   sl_gemm g = gemm_of(n);
-  return sl_cpu_gemm_workspace(ctx, &g);
+  return e->kernels->gemm_workspace(e, &g, bytes);
 }
 
 static sl_status prepare(sl_exec *e, const sl_node *n, void **state) {
@@ -140,7 +141,7 @@ void sl_product_release(sl_exec *e, void *state) {
 
 static sl_status run(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state, void *work) {
   (void)n;
-  return e->kernels->gemm(e, state, &out[0], &in[0], &in[1], NULL, work);
+  return e->kernels->gemm(e, state, &out[0], &in[0], &in[1], NULL, NULL, work);
 }
 
 const sl_op_rules sl_rules_matmul = {.canon = canon,
@@ -151,3 +152,74 @@ const sl_op_rules sl_rules_matmul = {.canon = canon,
                                      .prepare = prepare,
                                      .release = sl_product_release,
                                      .run = run};
+
+/* --- matmul_unary_backward: the product is a gradient that goes on through an elementwise function of x --- */
+
+static sl_status canon_unary(sl_graph *g, int n, sl_value **in, sl_attrs *at) {
+  SL_REQUIRE(at->i[0] >= 0 && at->i[0] < SL_UNARY_COUNT, ARG,
+             "matmul_unary_backward: fn is %d, expected a function's number", (int)at->i[0]);
+  SL_TRY(canon(g, n, in, at));
+  in[2] = sl_contiguous(sl_cast(in[2], in[0]->dtype));
+  return sl_graph_status(g);
+}
+
+static sl_status infer_unary(sl_node *n) {
+  SL_TRY(infer(n));
+  SL_REQUIRE(sl_shape_equal(&n->out[0].shape, &n->in[2]->shape), SHAPE,
+             "matmul_unary_backward: x is %s, expected %s as the product", sl_value_text(n->in[2]),
+             sl_shape_text(&n->out[0].shape));
+  return SL_STATUS_OK;
+}
+
+/* The product with the function in its own pass where the device has that (yes), else the product alone. */
+static sl_status unary_gemm(sl_exec *e, const sl_node *n, sl_gemm *g, bool *yes) {
+  *g = gemm_of(n);
+  *yes = n->attrs.i[0] == SL_UNARY_gelu && g->rank == 0;
+  if (!*yes) return SL_STATUS_OK;
+  g->epilogue = SL_GEMM_DGELU;
+  SL_TRY(e->kernels->gemm_fuses(e, g, yes));
+  if (!*yes) g->epilogue = SL_GEMM_PLAIN;
+  return SL_STATUS_OK;
+}
+
+static sl_status workspace_unary(sl_exec *e, const sl_node *n, size_t *bytes) {
+  sl_gemm g;
+  bool fused;
+  SL_TRY(unary_gemm(e, n, &g, &fused));
+  return e->kernels->gemm_workspace(e, &g, bytes);
+}
+
+typedef struct unary_product {
+  void *plan;
+  bool fused;
+} unary_product;
+
+static sl_status prepare_unary(sl_exec *e, const sl_node *n, void **state) {
+  sl_gemm g;
+  unary_product *p = sl_alloc_zero(e->ctx, sizeof *p);
+  *state = p; /* released, also when this fails */
+  if (!p) return SL_STATUS_OOM;
+  SL_TRY(unary_gemm(e, n, &g, &p->fused));
+  return e->kernels->gemm_plan(e, &g, &p->plan);
+}
+
+static void release_unary(sl_exec *e, void *state) {
+  unary_product *p = state;
+  if (p) sl_product_release(e, p->plan);
+  sl_free(e->ctx, p);
+}
+
+static sl_status run_unary(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
+                           void *work) {
+  const unary_product *p = state;
+  SL_TRY(e->kernels->gemm(e, p->plan, &out[0], &in[0], &in[1], NULL, p->fused ? &in[2] : NULL, work));
+  return p->fused ? SL_STATUS_OK : e->kernels->unary_backward(e, (int)n->attrs.i[0], &out[0], &out[0], &in[2]);
+}
+
+const sl_op_rules sl_rules_matmul_unary_backward = {.canon = canon_unary,
+                                                    .infer = infer_unary,
+                                                    .macs = macs,
+                                                    .workspace = workspace_unary,
+                                                    .prepare = prepare_unary,
+                                                    .release = release_unary,
+                                                    .run = run_unary};

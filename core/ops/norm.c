@@ -48,6 +48,10 @@ static sl_status grad_layer_norm(sl_grad_args *a) {
   return SL_STATUS_OK;
 }
 
+static sl_value *again_layer_norm(sl_graph *g, const sl_node *n, int k) {
+  return k == 0 ? sl_apply(g, n->op, n->n_in, n->in, &n->attrs) : NULL;
+}
+
 static sl_status run_layer_norm(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                                 void *workspace) {
   (void)state, (void)workspace;
@@ -75,7 +79,8 @@ static sl_status run_backward(sl_exec *e, const sl_node *n, const sl_view *out, 
 }
 
 const sl_op_rules sl_rules_layer_norm = {
-    .canon = canon_layer_norm, .infer = infer_layer_norm, .grad = grad_layer_norm, .run = run_layer_norm};
+    .canon = canon_layer_norm, .infer = infer_layer_norm, .grad = grad_layer_norm, .again = again_layer_norm,
+    .run = run_layer_norm};
 const sl_op_rules sl_rules_layer_norm_backward = {.infer = infer_backward, .run = run_backward};
 
 sl_value *sl_layer_norm(sl_value *x, sl_value *w, sl_value *b, double eps) {

@@ -83,10 +83,11 @@ static sl_status infer_gated_residual_backward(sl_node *n) {
   return SL_STATUS_OK;
 }
 
-static size_t workspace_gated_residual_backward(const sl_node *n, sl_context *ctx) {
-  (void)ctx;
+static sl_status workspace_gated_residual_backward(sl_exec *e, const sl_node *n, size_t *bytes) {
+  (void)e;
   const int64_t *d = n->in[DOUT]->shape.dim;
-  return sl_row_block_bytes(d[0], d[1], d[2], 1);
+  *bytes = sl_row_block_bytes(d[0], d[1], d[2], 1);
+  return SL_STATUS_OK;
 }
 
 static sl_status run_gated_residual_backward(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in,

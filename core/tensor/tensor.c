@@ -11,6 +11,8 @@ typedef struct storage {
   uint64_t bytes;
   atomic_uint_fast64_t version;
   atomic_int refs;
+  struct sl_tensor *shadow;    /* a bf16 copy, or NULL */
+  uint64_t shadow_version;     /* that it was made of, + 1; 0: none yet */
   bool wrapped;                /* someone else's memory */
   void (*release)(void *user); /* wrapped only; may be NULL */
   void *user;
@@ -32,6 +34,7 @@ struct sl_tensor {
 static void storage_release(storage *s) {
   if (atomic_fetch_sub(&s->refs, 1) != 1) return;
   sl_context *ctx = s->ctx;
+  sl_tensor_release(s->shadow);
   if (!s->wrapped) s->dev->free(s->dev, ctx, s->data);
   else if (s->release) s->release(s->user);
   sl_free(ctx, s);
@@ -150,6 +153,8 @@ void sl_tensor_release(sl_tensor *t) {
   storage_release(s);
 }
 
+bool sl_tensor_shared(const sl_tensor *t) { return atomic_load(&t->refs) > 1 || atomic_load(&t->storage->refs) > 1; }
+
 sl_context *sl_tensor_context(const sl_tensor *t) { return t->storage->ctx; }
 const sl_device *sl_tensor_device(const sl_tensor *t) { return t->storage->dev; }
 sl_dtype sl_tensor_dtype(const sl_tensor *t) { return t->dtype; }
@@ -160,6 +165,17 @@ bool sl_tensor_is_contiguous(const sl_tensor *t) { return t->contiguous; }
 uint64_t sl_tensor_storage_bytes(const sl_tensor *t) { return t->storage->bytes; }
 uint64_t sl_tensor_version(const sl_tensor *t) { return atomic_load(&t->storage->version); }
 void sl_tensor_bump(sl_tensor *t) { atomic_fetch_add(&t->storage->version, 1); }
+
+sl_status sl_tensor_shadow(sl_tensor *t, sl_tensor **shadow, bool *fresh) {
+  storage *s = t->storage;
+  SL_REQUIRE(t->dtype == SL_F32 && t->contiguous && t->offset == 0, INTERNAL, "only flat f32 arrays have bf16 copies");
+  if (!s->shadow) SL_TRY(sl_tensor_new(s->ctx, s->dev, SL_BF16, &t->shape, &s->shadow));
+  *shadow = s->shadow;
+  *fresh = s->shadow_version == sl_tensor_version(t) + 1;
+  return SL_STATUS_OK;
+}
+
+void sl_tensor_shadow_fresh(sl_tensor *t) { t->storage->shadow_version = sl_tensor_version(t) + 1; }
 
 void *sl_tensor_data(const sl_tensor *t) { return t->storage->data + t->offset * (int64_t)sl_dtype_size(t->dtype); }
 

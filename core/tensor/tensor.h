@@ -30,6 +30,7 @@ SL_MUST_USE sl_status sl_tensor_wrap(sl_context *ctx, sl_dtype dtype, const sl_s
                                      void (*release)(void *user), void *user, sl_tensor **out);
 sl_tensor *sl_tensor_retain(sl_tensor *t);
 void sl_tensor_release(sl_tensor *t); /* NULL is allowed */
+bool sl_tensor_shared(const sl_tensor *t); /* whether others hold it, or views of its storage, too */
 
 sl_context *sl_tensor_context(const sl_tensor *t);
 const sl_device *sl_tensor_device(const sl_tensor *t);
@@ -45,6 +46,11 @@ uint64_t sl_tensor_storage_bytes(const sl_tensor *t);
 uint64_t sl_tensor_version(const sl_tensor *t);
 void sl_tensor_bump(sl_tensor *t);
 
+/* A bf16 copy of a flat f32 tensor, kept with its storage: made at first use (uninitialised), freed with it. *fresh: it holds
+ * what the tensor holds now, by version. Borrowed. */
+SL_MUST_USE sl_status sl_tensor_shadow(sl_tensor *t, sl_tensor **shadow, bool *fresh);
+void sl_tensor_shadow_fresh(sl_tensor *t); /* says that it holds what the tensor holds now: after bumping */
+
 /* Views of the same storage; +1 reference to the caller. Dimensions from 0; offset counts from t's first element;
  * stride NULL: row-major. SHAPE if the view would leave the storage. */
 SL_MUST_USE sl_status sl_tensor_view_as(sl_tensor *t, const sl_shape *shape, const int64_t *stride, int64_t offset,
@@ -59,6 +65,8 @@ SL_MUST_USE sl_status sl_tensor_reshape(sl_tensor *t, const sl_shape *shape, sl_
 SL_MUST_USE sl_status sl_tensor_copy(sl_tensor *dst, const sl_tensor *src);
 /* A contiguous copy; dev NULL: where t is. */
 SL_MUST_USE sl_status sl_tensor_to(const sl_tensor *t, sl_dtype dtype, const sl_device *dev, sl_tensor **out);
+/* t itself if it lies on the CPU, else a copy there; +1 reference to the caller. */
+SL_MUST_USE sl_status sl_tensor_on_host(sl_tensor *t, sl_tensor **out);
 /* Element at flat row-major index as a number; CPU tensors only. */
 double sl_tensor_at(const sl_tensor *t, int64_t index);
 /* Conversion of single elements in memory. */

@@ -1,5 +1,5 @@
-/* Copies between tensors: on the CPU by sl_view_copy; other devices move whole spans of bytes, by way of the host where
- * strides or dtypes differ. */
+/* Copies between tensors: on the CPU by sl_view_copy, within a GPU by its kernel; between devices whole spans of bytes are
+ * moved, converted on the host where strides or dtypes differ. */
 #include "tensor/tensor.h"
 
 #include <string.h>
@@ -50,6 +50,7 @@ static sl_status copy_across(sl_tensor *dst, const sl_tensor *src, const sl_view
   if (plain && to == from) return to->copy(to, d.data, s.data, bytes, NULL);
   if (plain && on_cpu(src)) return to->copy_in(to, d.data, s.data, bytes, NULL);
   if (plain && on_cpu(dst)) return from->copy_out(from, d.data, s.data, bytes, NULL);
+  if (to == from && &sl_device_copy_views) return sl_device_copy_views(to, ctx, &d, &s);
   void *src_host = NULL, *dst_host = NULL;
   sl_status status = SL_STATUS_OK;
   if (!on_cpu(src)) {
@@ -84,7 +85,7 @@ sl_status sl_tensor_copy(sl_tensor *dst, const sl_tensor *src) {
   bool same = d.data == s.data && d.dtype == s.dtype &&
               memcmp(d.stride, s.stride, (size_t)d.shape.rank * sizeof *d.stride) == 0;
   if (same) return SL_STATUS_OK;
-  if (on_cpu(dst) && on_cpu(src) && overlap(dst, src)) {
+  if (sl_tensor_device(dst) == sl_tensor_device(src) && overlap(dst, src)) {
     sl_tensor *copy;
     SL_TRY(sl_tensor_to(src, s.dtype, NULL, &copy));
     status = sl_tensor_copy(dst, copy);
@@ -95,6 +96,12 @@ sl_status sl_tensor_copy(sl_tensor *dst, const sl_tensor *src) {
   else status = copy_across(dst, src, &s);
   sl_tensor_bump(dst);
   return status;
+}
+
+sl_status sl_tensor_on_host(sl_tensor *t, sl_tensor **out) {
+  if (!on_cpu(t)) return sl_tensor_to(t, sl_tensor_dtype(t), &sl_device_cpu, out);
+  *out = sl_tensor_retain(t);
+  return SL_STATUS_OK;
 }
 
 sl_status sl_tensor_to(const sl_tensor *t, sl_dtype dtype, const sl_device *dev, sl_tensor **out) {

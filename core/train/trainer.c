@@ -1,11 +1,9 @@
-/* A trainer: what it holds, what it draws, and its steps. */
+/* A trainer: what it holds, and its steps. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/random.h"
-#include "ops/kernels.h"
 #include "train/trainer_internal.h"
 
 sl_train_options sl_train_defaults(void) {
@@ -22,33 +20,16 @@ sl_train_options sl_train_defaults(void) {
 
 /* --- life --- */
 
-static sl_status make_batch_tensors(sl_trainer *tr) {
-  const sl_model_info *f = &tr->o.model->info;
-  int64_t n = tr->o.batch, m = sl_train_micro_size(&tr->o);
-  sl_shape image = SL_SHAPE(n, f->in_channels, f->height, f->width), row = SL_SHAPE(n);
-  SL_TRY(sl_tensor_new(tr->ctx, NULL, SL_F32, &image, &tr->batch_in[IN_X0]));
-  SL_TRY(sl_tensor_new(tr->ctx, NULL, SL_I64, &row, &tr->batch_in[IN_T]));
-  SL_TRY(sl_tensor_zeros(tr->ctx, NULL, SL_I64, &row, &tr->batch_in[IN_Y]));
-  SL_TRY(sl_tensor_new(tr->ctx, NULL, SL_F32, &image, &tr->batch_in[IN_NOISE]));
-  for (int k = 0; k < N_OUT; k++) SL_TRY(sl_tensor_zeros(tr->ctx, NULL, SL_F32, &row, &tr->batch_out[k]));
-  tr->n_micro = n / m;
-  tr->micro = sl_alloc_zero(tr->ctx, (size_t)tr->n_micro * (N_IN + N_OUT) * sizeof *tr->micro);
-  if (!tr->micro) return SL_STATUS_OOM;
-  for (int64_t k = 0; k < tr->n_micro; k++)
-    for (int i = 0; i < N_IN + N_OUT; i++) {
-      sl_tensor *whole = i < N_IN ? tr->batch_in[i] : tr->batch_out[i - N_IN];
-      SL_TRY(sl_tensor_narrow(whole, 0, k * m, m, &tr->micro[k * (N_IN + N_OUT) + i]));
-    }
-  return SL_STATUS_OK;
-}
-
 static sl_status make_density(sl_trainer *tr) {
   if (!tr->o.t_density) return SL_STATUS_OK;
   int64_t n = tr->o.diffusion->steps;
   tr->cumulative = sl_alloc(tr->ctx, (size_t)n * sizeof(double));
   if (!tr->cumulative) return SL_STATUS_OOM;
   double sum = 0;
-  for (int64_t i = 0; i < n; i++) tr->cumulative[i] = sum += sl_tensor_at(tr->o.t_density, i);
+  sl_tensor *density = NULL;
+  SL_TRY(sl_tensor_on_host(tr->o.t_density, &density));
+  for (int64_t i = 0; i < n; i++) tr->cumulative[i] = sum += sl_tensor_at(density, i);
+  sl_tensor_release(density);
   return SL_STATUS_OK;
 }
 
@@ -76,6 +57,8 @@ sl_status sl_trainer_new(sl_context *ctx, const sl_train_options *o, sl_trainer 
   if (!tr) return SL_STATUS_OOM;
   tr->ctx = ctx;
   tr->o = *o;
+  tr->device = o->model->device;
+  tr->exec = sl_exec_on(ctx, tr->device);
   sl_model_retain(o->model);
   sl_diffusion_retain(o->diffusion);
   if (o->data) sl_dataset_retain(o->data);
@@ -83,12 +66,14 @@ sl_status sl_trainer_new(sl_context *ctx, const sl_train_options *o, sl_trainer 
   if (o->loader_threads < 0) tr->o.loader_threads = o->data && sl_dataset_decodes(o->data) ? 1 : 0;
   tr->o.weight = retained(o->weight);
   tr->o.t_density = retained(o->t_density);
-  tr->o.schedule = retained(o->schedule);
+  tr->o.schedule = NULL;
   sl_status status;
+  if (o->schedule) SL_GOTO(sl_tensor_on_host(o->schedule, &tr->o.schedule));
   SL_GOTO(sl_train_compile(ctx, &tr->o, true, &tr->program));
   if (o->holdout) SL_GOTO(sl_train_compile(ctx, &tr->o, false, &tr->evaluation));
   SL_GOTO(make_arrays(tr));
-  SL_GOTO(make_batch_tensors(tr));
+  SL_GOTO(sl__batch_make(tr));
+  SL_GOTO(sl__update_make(tr));
   SL_GOTO(make_density(tr));
   *out = tr;
   return SL_STATUS_OK;
@@ -100,16 +85,14 @@ done:
 void sl_trainer_free(sl_trainer *tr) {
   if (!tr) return;
   sl_loader_free(tr->loader);
+  sl__update_free(tr);
+  sl__batch_free(tr);
   sl_program_free(tr->program);
   sl_program_free(tr->evaluation);
   sl_tensor *all[] = {tr->params,     tr->grads,    tr->exp_avg,     tr->exp_avg_sq,
                       tr->kept_grads, tr->o.weight, tr->o.t_density, tr->o.schedule};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
   for (int i = 0; i < SL_MAX_EMA; i++) sl_tensor_release(tr->ema[i]);
-  for (int64_t i = 0; tr->micro && i < tr->n_micro * (N_IN + N_OUT); i++) sl_tensor_release(tr->micro[i]);
-  sl_free(tr->ctx, tr->micro);
-  for (int i = 0; i < N_IN; i++) sl_tensor_release(tr->batch_in[i]);
-  for (int i = 0; i < N_OUT; i++) sl_tensor_release(tr->batch_out[i]);
   sl_free(tr->ctx, tr->cumulative);
   sl_dataset_release(tr->o.data);
   sl_dataset_release(tr->o.holdout);
@@ -118,87 +101,7 @@ void sl_trainer_free(sl_trainer *tr) {
   sl_free(tr->ctx, tr);
 }
 
-/* --- draws --- */
-
-static int64_t draw_t(const sl_trainer *tr, int64_t place) {
-  sl_rng_key key = {tr->o.seed, SL_STREAM_TIMESTEP};
-  uint32_t step = (uint32_t)tr->steps_done;
-  int64_t n = tr->o.diffusion->steps;
-  if (!tr->cumulative) return (int64_t)sl_random_below(key, (uint32_t)place, step, 0, (uint32_t)n);
-  float u;
-  sl_random_uniform(key, (uint32_t)place, step, 0, 1, &u);
-  double want = (double)u * tr->cumulative[n - 1];
-  int64_t lo = 0, hi = n - 1; /* the first t whose cumulative density exceeds want */
-  while (lo < hi) {
-    int64_t mid = (lo + hi) / 2;
-    if (tr->cumulative[mid] > want) {
-      hi = mid;
-    } else {
-      lo = mid + 1;
-    }
-  }
-  return lo;
-}
-
-static void drop_labels(const sl_trainer *tr, int64_t *y) {
-  const sl_model_info *f = &tr->o.model->info;
-  if (f->one_class) memset(y, 0, (size_t)tr->o.batch * sizeof *y);
-  if (!f->null_class) return;
-  for (int64_t k = 0; k < tr->o.batch; k++) {
-    float u;
-    sl_random_uniform((sl_rng_key){tr->o.seed, SL_STREAM_LABEL_DROPOUT}, (uint32_t)k, (uint32_t)tr->steps_done, 0, 1,
-                      &u);
-    if (u < f->class_dropout) y[k] = f->classes;
-  }
-}
-
-/* The step's images and labels, from the threads that read ahead if there are any. */
-static sl_status read_images(sl_trainer *tr, float *x0, int64_t *y) {
-  const sl_train_options *o = &tr->o;
-  int64_t first = tr->steps_done * o->batch;
-  if (!o->loader_threads) return sl_dataset_batch(o->data, o->seed, first, o->batch, o->flip, x0, y);
-  if (!tr->loader)
-    SL_TRY(
-        sl_loader_new(o->data, &(sl_stream_part){o->seed, first, o->batch, o->flip}, o->loader_threads, &tr->loader));
-  return sl_loader_next(tr->loader, x0, y);
-}
-
-static sl_status draw_batch(sl_trainer *tr) {
-  SL_REQUIRE(tr->o.data, ARG, "train: there is no data set; give each step its batch");
-  float *x0 = sl_tensor_data(tr->batch_in[IN_X0]), *noise = sl_tensor_data(tr->batch_in[IN_NOISE]);
-  int64_t *t = sl_tensor_data(tr->batch_in[IN_T]), *y = sl_tensor_data(tr->batch_in[IN_Y]), n = tr->o.batch;
-  SL_TRY(read_images(tr, x0, y));
-  drop_labels(tr, y);
-  int64_t per = sl_tensor_numel(tr->batch_in[IN_NOISE]) / n;
-  for (int64_t k = 0; k < n; k++) {
-    t[k] = draw_t(tr, k);
-    sl_random_normal((sl_rng_key){tr->o.seed, SL_STREAM_NOISE}, (uint32_t)k, (uint32_t)tr->steps_done, 0, per,
-                     noise + k * per);
-  }
-  return SL_STATUS_OK;
-}
-
 /* --- a step --- */
-
-static sl_status run_micro(sl_trainer *tr, int64_t k, bool (*trace)(void *, const sl_trace *), void *user) {
-  sl_tensor **views = tr->micro + k * (N_IN + N_OUT);
-  sl_step step = {.seed = tr->o.seed,
-                  .step = (uint32_t)tr->steps_done,
-                  .first_sample = (uint32_t)(k * sl_train_micro_size(&tr->o))};
-  sl_run run = {.inputs = views,
-                .outputs = views + N_IN,
-                .params = tr->params,
-                .grads = tr->grads,
-                .step = &step,
-                .trace = trace,
-                .user = user,
-                .profile = tr->profiling};
-  return sl_program_run(tr->program, &run);
-}
-
-static void zero_gradients(sl_trainer *tr) {
-  memset(sl_tensor_data(tr->grads), 0, (size_t)sl_tensor_numel(tr->grads) * sizeof(float));
-}
 
 typedef struct culprit {
   char name[128];
@@ -215,8 +118,8 @@ static bool find_nonfinite(void *user, const sl_trace *t) {
 static sl_status name_nonfinite(sl_trainer *tr, double loss, double norm) {
   culprit c = {"the sum of the gradients"};
   for (int64_t k = 0; k < tr->n_micro; k++)
-    if (run_micro(tr, k, find_nonfinite, &c) == SL_STATUS_CANCELLED) break;
-  zero_gradients(tr);
+    if (sl__update_micro(tr, k, find_nonfinite, &c) == SL_STATUS_CANCELLED) break;
+  SL_TRY(sl__update_zero(tr));
   return sl_fail(SL_STATUS_NUMERIC,
                  "train: step %lld is not finite (loss %g, gradient norm %g); the first such value is %s. The weights "
                  "are as they were",
@@ -237,36 +140,9 @@ static double learning_rate(const sl_trainer *tr) {
   return tr->o.lr * sl_tensor_at(tr->o.schedule, at);
 }
 
-static sl_status update(sl_trainer *tr, double norm, double lr) {
-  const sl_train_options *o = &tr->o;
-  double k = (double)tr->steps_done + 1, n = k;
-  sl_adamw a = {.lr = lr,
-                .beta1 = o->beta1,
-                .beta2 = o->beta2,
-                .eps = o->eps,
-                .weight_decay = o->weight_decay,
-                .correction1 = (1 - pow(o->beta1, k)),
-                .correction2 = (1 - pow(o->beta2, k)),
-                .grad_scale = 1};
-  if (o->clip > 0 && norm > o->clip) a.grad_scale = o->clip / (norm + 1e-6); /* as torch's clip_grad_norm_ */
-  float *ema[SL_MAX_EMA];
-  for (int i = 0; i < o->n_ema; i++) {
-    double warm = (1 + n) / (10 + n);
-    a.ema_decay[i] = o->ema_warmup && warm < o->ema_decay[i] ? warm : o->ema_decay[i];
-    ema[i] = sl_tensor_data(tr->ema[i]);
-  }
-  sl_exec e = {tr->ctx, &sl_device_cpu, sl_kernels_of(&sl_device_cpu), NULL, NULL};
-  SL_TRY(e.kernels->adamw_ema(&e, &a, sl_params_trainable_elements(o->model->params), sl_tensor_data(tr->params),
-                              sl_tensor_data(tr->grads), sl_tensor_data(tr->exp_avg), sl_tensor_data(tr->exp_avg_sq),
-                              o->n_ema, ema));
-  sl_tensor_bump(tr->params);
-  for (int i = 0; i < o->n_ema; i++) sl_tensor_bump(tr->ema[i]);
-  return SL_STATUS_OK;
-}
-
-static void count_bins(sl_trainer *tr) {
-  const float *loss = sl_tensor_data(tr->batch_out[OUT_LOSS]);
-  const int64_t *t = sl_tensor_data(tr->batch_in[IN_T]);
+static void count_bins(sl_trainer *tr, const sl_host_batch *b) {
+  const float *loss = sl_tensor_data(tr->host_out[OUT_LOSS]);
+  const int64_t *t = sl_tensor_data(b->in[IN_T]);
   for (int64_t k = 0; k < tr->o.batch; k++) {
     int64_t bin = t[k] * SL_T_BINS / tr->o.diffusion->steps;
     tr->bin_sum[bin] += loss[k];
@@ -274,69 +150,46 @@ static void count_bins(sl_trainer *tr) {
   }
 }
 
-static sl_status finish_step(sl_trainer *tr, sl_step_result *r) {
-  sl_exec e = {tr->ctx, &sl_device_cpu, sl_kernels_of(&sl_device_cpu), NULL, NULL};
+static sl_status finish_step(sl_trainer *tr, const sl_host_batch *b, double lr, sl_step_result *r) {
   double squares = 0;
-  SL_TRY(e.kernels->sum_of_squares(&e, sl_params_trainable_elements(tr->o.model->params), sl_tensor_data(tr->grads),
-                                   &squares));
+  SL_TRY(sl__update_fetch(tr, &squares));
   *r = (sl_step_result){.step = tr->steps_done + 1,
-                        .loss = mean_of(tr->batch_out[OUT_LOSS]),
-                        .mse = mean_of(tr->batch_out[OUT_MSE]),
-                        .vb = mean_of(tr->batch_out[OUT_VB]),
+                        .loss = mean_of(tr->host_out[OUT_LOSS]),
+                        .mse = mean_of(tr->host_out[OUT_MSE]),
+                        .vb = mean_of(tr->host_out[OUT_VB]),
                         .grad_norm = sqrt(squares),
-                        .lr = learning_rate(tr)};
+                        .lr = lr};
   if (!isfinite(r->grad_norm) || !isfinite(r->loss)) return name_nonfinite(tr, r->loss, r->grad_norm);
-  if (tr->kept_grads) SL_TRY(sl_tensor_copy(tr->kept_grads, tr->grads));
-  SL_TRY(update(tr, r->grad_norm, r->lr));
-  count_bins(tr);
+  count_bins(tr, b);
   tr->steps_done++;
   return SL_STATUS_OK;
 }
 
-static sl_status run_step(sl_trainer *tr, sl_step_result *r) {
-  for (int64_t k = 0; k < tr->n_micro; k++) {
-    sl_status s = run_micro(tr, k, NULL, NULL);
-    if (s == SL_STATUS_OK) continue;
-    zero_gradients(tr);
-    return s;
-  }
-  return finish_step(tr, r);
-}
-
-/* A step that did not happen leaves the loader a batch ahead. */
-static void drop_loader(sl_trainer *tr) {
-  sl_loader_free(tr->loader);
-  tr->loader = NULL;
-}
-
-sl_status sl_trainer_step(sl_trainer *tr, sl_step_result *r) {
-  sl_status status = draw_batch(tr);
-  if (status == SL_STATUS_OK) status = run_step(tr, r);
-  if (status != SL_STATUS_OK) drop_loader(tr);
+/* While a GPU works on the batch, the next one is drawn. */
+static sl_status run_step(sl_trainer *tr, const sl_host_batch *b, bool given, sl_step_result *r) {
+  double lr = learning_rate(tr);
+  sl_status status;
+  SL_GOTO(sl__batch_bring(tr, b, given));
+  SL_GOTO(sl__update_launch(tr, given, lr));
+  if (!given) sl__batch_draw_ahead(tr);
+  return finish_step(tr, b, lr, r);
+done:
+  if (sl__update_zero(tr) != SL_STATUS_OK) return SL_STATUS_DEVICE;
   return status;
 }
 
-sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *r) {
-  sl_tensor *given[N_IN] = {b->x0, b->t, b->y, b->noise};
-  static const char *const names[] = {"x0", "t", "y", "noise"};
-  for (int k = 0; k < N_IN; k++) {
-    if (k == IN_Y && !given[k]) continue;
-    SL_REQUIRE(given[k], ARG, "train: the batch's %s is missing", names[k]);
-    SL_REQUIRE(sl_shape_equal(sl_tensor_shape(given[k]), sl_tensor_shape(tr->batch_in[k])), SHAPE,
-               "train: the batch's %s is %s, expected %s", names[k], sl_shape_text(sl_tensor_shape(given[k])),
-               sl_shape_text(sl_tensor_shape(tr->batch_in[k])));
-    SL_TRY(sl_tensor_copy(tr->batch_in[k], given[k]));
-  }
-  const sl_model_info *f = &tr->o.model->info;
-  int64_t *t = sl_tensor_data(tr->batch_in[IN_T]), *y = sl_tensor_data(tr->batch_in[IN_Y]);
-  for (int64_t k = 0; k < tr->o.batch; k++) {
-    SL_REQUIRE(t[k] >= 0 && t[k] < tr->o.diffusion->steps, ARG, "train: t is %lld, expected 0 … %lld", (long long)t[k],
-               (long long)tr->o.diffusion->steps - 1);
-    if (!b->y) y[k] = f->one_class ? 0 : f->classes;
-    SL_REQUIRE(!f->classes || (y[k] >= 0 && y[k] < f->classes + (f->null_class ? 1 : 0)), ARG,
-               "train: label %lld is outside 0 … %lld", (long long)y[k], (long long)f->classes - 1);
-  }
-  return run_step(tr, r);
+sl_status sl_trainer_step(sl_trainer *tr, sl_step_result *r) {
+  sl_host_batch *b = NULL;
+  sl_status status = sl__batch_draw(tr, &b);
+  if (status == SL_STATUS_OK) status = run_step(tr, b, false, r);
+  if (status != SL_STATUS_OK) sl__batch_forget(tr);
+  return status;
+}
+
+sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *given, sl_step_result *r) {
+  sl_host_batch *b = NULL;
+  SL_TRY(sl__batch_given(tr, given, &b));
+  return run_step(tr, b, true, r);
 }
 
 /* --- reading --- */
@@ -344,7 +197,8 @@ sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *b, sl_step_result *
 sl_status sl_trainer_restore(sl_trainer *tr, int64_t steps) {
   SL_REQUIRE(steps >= 0, ARG, "train: %lld steps done, expected 0 or more", (long long)steps);
   tr->steps_done = steps;
-  drop_loader(tr);
+  sl__batch_forget(tr);
+  sl_tensor_bump(tr->params); /* they were written, past the trainer */
   return SL_STATUS_OK;
 }
 
@@ -357,11 +211,12 @@ void sl_trainer_take_bins(sl_trainer *tr, double sum[SL_T_BINS], int64_t count[S
 
 int64_t sl_trainer_steps_done(const sl_trainer *tr) { return tr->steps_done; }
 sl_tensor *sl_trainer_per_sample(sl_trainer *tr, int which) {
-  return which >= 0 && which < N_OUT ? tr->batch_out[which] : NULL;
+  return which >= 0 && which < N_OUT ? tr->host_out[which] : NULL;
 }
 sl_program *sl_trainer_program(sl_trainer *tr) { return tr->program; }
 
 sl_status sl_trainer_keep_gradients(sl_trainer *tr) {
+  if (!tr->kept_grads) sl__update_changed(tr);
   return tr->kept_grads ? SL_STATUS_OK : sl_params_array(tr->o.model->params, &tr->kept_grads);
 }
 

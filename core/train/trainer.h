@@ -35,7 +35,10 @@ typedef struct sl_train_options {
   int64_t batch, micro_batch; /* micro_batch divides batch; 0: the whole batch */
   uint32_t seed;
   bool flip;      /* horizontal, each with probability 1/2 */
-  bool recompute; /* compute blocks again in backward instead of keeping them */
+  /* What backward computes again instead of keeping it: SEGMENTS are blocks; NONE: on a GPU all the same norms and activations,
+   * whose kernels are waiting for memory, not for arithmetic. */
+  sl_recompute recompute;
+  bool keep_all; /* nothing is computed again, on a GPU either */
   sl_precision precision;
   sl_dataset *holdout; /* for sl_trainer_evaluate; NULL: none */
   int loader_threads;  /* that read batches ahead; 0: none; negative: one where images must be decoded */
@@ -85,7 +88,7 @@ uint64_t sl_trainer_memory(const sl_trainer *tr);
 /* The same without making a trainer: by building and planning alone. */
 SL_MUST_USE sl_status sl_train_forecast(sl_context *ctx, const sl_train_options *o, uint64_t *bytes);
 sl_program *sl_trainer_program(sl_trainer *tr);
-/* Steps from now on gather seconds per op (sl_program_profile of the trainer's program). Whether they did before this
+/* Steps from now on gather seconds per op (sl_program_cost of the trainer's program). Whether they did before this
  * call. */
 bool sl_trainer_profiling(sl_trainer *tr);
 

@@ -6,14 +6,9 @@
 
 /* --- checks --- */
 
-static sl_status check_table(const char *what, const sl_tensor *t, int64_t n, bool density) {
-  if (!t) return SL_STATUS_OK;
-  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && sl_tensor_shape(t)->rank == 1 && sl_tensor_numel(t) == n &&
-                 sl_tensor_is_contiguous(t),
-             SHAPE, "train: %s is %s %s, expected f32 [%lld]", what, sl_dtype_name(sl_tensor_dtype(t)),
-             sl_shape_text(sl_tensor_shape(t)), (long long)n);
+static sl_status check_values(const char *what, const sl_tensor *t, bool density) {
   double sum = 0;
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < sl_tensor_numel(t); i++) {
     double v = sl_tensor_at(t, i);
     SL_REQUIRE(isfinite(v) && v >= 0, NUMERIC, "train: %s at t = %lld is %g, expected a finite number not below 0",
                what, (long long)i, v);
@@ -21,6 +16,19 @@ static sl_status check_table(const char *what, const sl_tensor *t, int64_t n, bo
   }
   SL_REQUIRE(!density || sum > 0, ARG, "train: %s is 0 everywhere", what);
   return SL_STATUS_OK;
+}
+
+static sl_status check_table(const char *what, sl_tensor *t, int64_t n, bool density) {
+  if (!t) return SL_STATUS_OK;
+  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && sl_tensor_shape(t)->rank == 1 && sl_tensor_numel(t) == n &&
+                 sl_tensor_is_contiguous(t),
+             SHAPE, "train: %s is %s %s, expected f32 [%lld]", what, sl_dtype_name(sl_tensor_dtype(t)),
+             sl_shape_text(sl_tensor_shape(t)), (long long)n);
+  sl_tensor *host = NULL;
+  SL_TRY(sl_tensor_on_host(t, &host));
+  sl_status status = check_values(what, host, density);
+  sl_tensor_release(host);
+  return status;
 }
 
 static sl_status check_rates(const sl_train_options *o) {
@@ -79,7 +87,12 @@ sl_status sl_train_check(const sl_train_options *o) {
 
 int64_t sl_train_micro_size(const sl_train_options *o) { return o->micro_batch ? o->micro_batch : o->batch; }
 
-static sl_status add_gradients(sl_builder *b, sl_value *loss, bool recompute) {
+static sl_recompute recompute_of(const sl_train_options *o) {
+  bool light = o->recompute == SL_RECOMPUTE_NONE && !o->keep_all && o->model->device->gpu;
+  return light ? SL_RECOMPUTE_LIGHT : o->recompute;
+}
+
+static sl_status add_gradients(sl_builder *b, sl_value *loss, sl_recompute recompute) {
   sl_graph *g = b->g;
   sl_context *ctx = sl_graph_context(g);
   sl_value **wrt = sl_alloc(ctx, (size_t)(b->n_values + 1) * 2 * sizeof *wrt);
@@ -120,7 +133,7 @@ static sl_status build_graph(const sl_train_options *o, bool training, sl_graph 
   sl_builder b;
   SL_TRY(sl_builder_init(&b, g, o->model->params, false));
   b.training = training;
-  b.recompute = training && o->recompute;
+  b.recompute = training && o->recompute == SL_RECOMPUTE_SEGMENTS;
   sl_precision_use(o->precision, &b);
   sl_value *x0 = sl_input(g, "x0", SL_F32, &image), *t = sl_input(g, "t", SL_I64, &SL_SHAPE(n));
   sl_value *y = sl_input(g, "y", SL_I64, &SL_SHAPE(n)), *noise = sl_input(g, "noise", SL_F32, &image);
@@ -129,7 +142,7 @@ static sl_status build_graph(const sl_train_options *o, bool training, sl_graph 
   if (s == SL_STATUS_OK && training) {
     /* The gradient of the batch's mean loss, gathered over micro-batches. */
     sl_value *total = sl_mul_scalar(sl_sum(l.loss, 0, NULL, false), 1.0 / o->batch);
-    s = add_gradients(&b, total, o->recompute);
+    s = add_gradients(&b, total, recompute_of(o));
   }
   sl_builder_clear(&b);
   SL_TRY(s);
@@ -143,6 +156,7 @@ static sl_status build_graph(const sl_train_options *o, bool training, sl_graph 
 sl_status sl_train_compile(sl_context *ctx, const sl_train_options *o, bool training, sl_program **out) {
   sl_graph *g = NULL;
   SL_TRY(sl_graph_new(ctx, &g));
+  sl_graph_set_device(g, o->model->device);
   sl_status s = build_graph(o, training, g);
   if (s == SL_STATUS_OK) s = sl_graph_compile(g, NULL, out);
   sl_graph_release(g);
@@ -166,6 +180,7 @@ static sl_status forecast_program(sl_context *ctx, const sl_train_options *o, bo
   sl_graph *g = NULL;
   uint64_t arena = 0;
   SL_TRY(sl_graph_new(ctx, &g));
+  sl_graph_set_device(g, o->model->device);
   sl_status s = build_graph(o, training, g);
   if (s == SL_STATUS_OK) s = sl_graph_forecast(g, &arena);
   sl_graph_release(g);

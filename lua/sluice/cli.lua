@@ -41,7 +41,7 @@ end
 
 -- What every command that computes takes.
 local function machine_options(p)
-  p:option("--device", "cpu"):argname("D")
+  p:option("--device", "cpu, cuda, cuda:1, … (the first GPU, else cpu; SLUICE_DEVICE names another)"):argname("D")
   p:option("--threads", "compute threads"):argname("N"):convert(threads)
   p:option("--memory", "the most to take, as 500M or 24G"):argname("BYTES")
 end

@@ -87,15 +87,23 @@ local function check_size(o, n, what, level)
   end
 end
 
+-- The model, and the weights to sample with, on the device that was asked for: the model moves there.
+local function place(o, what, level)
+  local device = o.device
+  if device ~= nil and type(device) ~= "string" then
+    error(("%s: device is %s, expected a name"):format(what, tostring(device)), level)
+  end
+  if device then o.model:to(device) end
+  return o.ema and o.ema:to(o.model:device())
+end
+
 -- Checked options with every default filled in; labels as a list, or nil.
 local function resolve(o, what, level)
   level = level + 1
   fields.check(o, NAMES, what, level)
   if o.model == nil or o.diffusion == nil then error(what .. ": model and diffusion must be given", level) end
   check_kinds(o, what, level)
-  if o.device ~= nil and o.device ~= "cpu" and o.device ~= "auto" then
-    error(('%s: device is "%s"; this build has cpu'):format(what, tostring(o.device)), level)
-  end
+  local params = place(o, what, level)
   local listed = type(o.labels) == "table" or sluice.is_tensor(o.labels)
   local n = get(o, "n", "integer", listed and #o.labels or 1, what, level)
   if n < 1 then error(("%s: n is %d, expected at least 1"):format(what, n), level) end
@@ -105,7 +113,7 @@ local function resolve(o, what, level)
   local seed = get(o, "seed", "integer", nil, what, level) or core.next_seed()
   local lo, hi = interval_of(o, what, level)
   return {
-    model = o.model, diffusion = diffusion_of(o, level), n = n, seed = seed, params = o.ema,
+    model = o.model, diffusion = diffusion_of(o, level), n = n, seed = seed, params = params,
     labels = labels_of(o, n, o.model:info().classes, seed, level),
     cfg = get(o, "cfg", "number", 1, what, level), cfg_channels = get(o, "cfg_channels", "integer", 0, what, level),
     cfg_lo = lo, cfg_hi = hi, precision = get(o, "precision", "string", nil, what, level),
@@ -158,7 +166,7 @@ function sample.run(o)
     for state in s:steps() do
       if o.on_step and o.on_step(state) == false then break end
     end
-    local x = s.x
+    local x = s.x:to "cpu"
     if first + batch > r.n then x = x:slice(1, 1, r.n - first) end
     parts[#parts + 1] = x
   end

@@ -176,10 +176,13 @@ end
 
 -- --- starting and going on ---
 
-local function check_device(device)
-  if device ~= nil and device ~= "cpu" and device ~= "auto" then
-    error(('sluice.train: device is "%s"; this build has cpu'):format(tostring(device)), 3)
+-- The recipe's model on the device that was asked for; where the recipe puts it, if none was.
+local function place(d, device)
+  if device == nil then return end
+  if type(device) ~= "string" then
+    error(("sluice.train: device is %s, expected a name"):format(tostring(device)), 0)
   end
+  d.model:to(device)
 end
 
 -- The recipe's text and modules, as they are now; "" for one that was not made in a file.
@@ -191,13 +194,14 @@ local function code_of(r)
 end
 
 local function new_run(d, p, o)
+  place(d, o.device)
   local options, plan = train_options.of(d)
   local run = setmetatable({
     model = d.model, diffusion = d.diffusion, sample_settings = d.sample or {}, parameters = p, name = d.name or "run",
     options = options, plan = plan, quiet = o.quiet, steps = 0, seconds = 0, saved = 0, ema = {},
   }, Run)
   run.settings = settings.of(d, options, plan)
-  local machine = core.machine()
+  local machine = core.machine(d.model:device())
   run.machine, run.machine_settings = machine, settings.of_machine(machine)
   return run
 end
@@ -328,7 +332,6 @@ function train.run(r, o)
     error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2)
   end
   if code.capturing and r then error({ captured = r }, 0) end
-  check_device(o.device)
   local run = o.resume and go_on(r, o) or start(r, o)
   announce(run)
   if run.steps >= run.plan.steps then

@@ -85,7 +85,7 @@ function train_options.of(d)
     micro_batch = micro,
     seed = get(t, "seed", "integer", 0, "recipe.train", 0),
     flip = get(t, "flip", "boolean", false, "recipe.train", 0),
-    recompute = get(t, "recompute", "boolean", false, "recipe.train", 0),
+    recompute = t.recompute or false, -- a word or a boolean: checked by the trainer
     precision = get(t, "precision", "string", nil, "recipe.train", 0),
     residual = get(t, "residual", "string", nil, "recipe.train", 0),
     loader_threads = count(t, "loader", nil, "recipe.train"),
@@ -129,10 +129,21 @@ local function divisors(n)
   return list
 end
 
+-- Bytes that may still be taken where the model runs, and of how many, in words; math.huge: no limit.
+local function room_of(model)
+  local memory, device = sluice.memory(), model:device()
+  local limit = memory.limit > 0 and memory.limit or math.huge
+  if device == "cpu" then
+    return limit - memory.bytes, ("the limit of %s"):format(limit < math.huge and mib(limit) or "none")
+  end
+  local there = sluice.memory(device)
+  if limit - there.bytes < there.available then return limit - there.bytes, ("the limit of %s on %s"):format(mib(limit), device) end
+  return there.available, ("the %s of %s"):format(mib(there.total), device)
+end
+
 -- Settles micro_batch = "auto", and refuses what will not fit before anything is allocated. -> bytes foreseen
 function train_options.fit(options)
-  local memory = sluice.memory()
-  local room = memory.limit > 0 and memory.limit - memory.bytes or math.huge
+  local room, whole = room_of(options.model)
   local batch, auto = options.batch, options.micro_batch == "auto"
   if auto then
     options.micro_batch = 0
@@ -154,9 +165,9 @@ function train_options.fit(options)
   if largest > 0 and (auto or options.micro_batch > 0) then
     advice = ("the largest micro_batch that fits is %d"):format(largest)
   end
-  error(("train: a batch of %d%s needs %s, %s of the limit of %s are free: %s"):format(batch,
+  error(("train: a batch of %d%s needs %s, %s of %s are free: %s"):format(batch,
     options.micro_batch > 0 and (" in parts of %d"):format(options.micro_batch) or "", mib(bytes), mib(math.max(0, room)),
-    mib(memory.limit), advice), 0)
+    whole, advice), 0)
 end
 
 return train_options

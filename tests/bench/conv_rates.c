@@ -69,13 +69,15 @@ static void *floats(int64_t n) {
 }
 
 static double time_own(const sl_conv *c) {
-  own o = {.exec = {ctx, &sl_device_cpu, sl_kernels_of(&sl_device_cpu), NULL, NULL}};
+  own o = {.exec = {.ctx = ctx, .device = &sl_device_cpu, .kernels = sl_kernels_of(&sl_device_cpu)}};
+  size_t bytes;
   must(o.exec.kernels->conv_plan(&o.exec, c, &o.state));
   o.x = floats(c->N * c->C * c->H * c->W);
   o.w = floats(c->K * c->C * c->window.kernel[0] * c->window.kernel[1]);
   o.b = c->bias ? floats(c->K) : NULL;
   o.y = floats(c->N * c->K * c->OH * c->OW);
-  o.workspace = aligned_alloc(64, sl_cpu_conv_workspace(ctx, c) / 64 * 64 + 64);
+  must(o.exec.kernels->conv_workspace(&o.exec, c, &bytes));
+  o.workspace = aligned_alloc(64, bytes / 64 * 64 + 64);
   double t = seconds(call_own, &o);
   must(o.exec.kernels->conv_release(&o.exec, o.state));
   free(o.x), free(o.w), free(o.b), free(o.y), free(o.workspace);

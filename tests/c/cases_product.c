@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "op_table.h"
+#include "ops/elementwise.h"
 
 static void naive_matmul(const op_run *r) {
   const sl_shape *a = &r->in_shape[0], *b = &r->in_shape[1], *y = &r->out_shape[0];
@@ -41,6 +42,16 @@ static void naive_linear(const op_run *r) {
       r->out[0][i * P + j] = activate(r->attrs->i[0], sum);
       r->out[1][i * P + j] = sum;
     }
+}
+
+/* (a b) fn'(x), fn silu or gelu; the derivative by central differences. */
+static void naive_unary_product(const op_run *r) {
+  int64_t n = sl_shape_numel(&r->out_shape[0]), act = r->attrs->i[0] == SL_UNARY_gelu ? SL_ACT_GELU : SL_ACT_SILU;
+  naive_matmul(r);
+  for (int64_t i = 0; i < n; i++) {
+    double x = r->in[2][i], h = 1e-5;
+    r->out[0][i] *= (activate(act, x + h) - activate(act, x - h)) / (2 * h);
+  }
 }
 
 typedef struct heads {
@@ -111,6 +122,9 @@ const op_case cases_product[] = {
     {"matmul", "", naive_matmul, 0, 0, 0, 2, {F32(2, 1, 5, 4), F32(3, 4, 2)}},
     {"matmul", "", naive_matmul, 0, 0, 0, 2, {F32(33, 65), F32(65, 17)}},
     {"matmul", "", naive_dot, 0, 0, 0, 2, {F32(9), F32(9)}},
+    {"matmul_unary_backward", "fn=15", naive_unary_product, CASE_BF16 | CASE_NO_GRAD, 0, 0, 3,
+     {F32(2, 5, 7), F32(7, 6), F32(2, 5, 6)}},
+    {"matmul_unary_backward", "fn=14", naive_unary_product, CASE_NO_GRAD, 0, 0, 3, {F32(9, 4), F32(4, 33), F32(9, 33)}},
     {"linear", "", naive_linear, CASE_BF16, 0, 0, 3, {F32(2, 5, 7), F32(4, 7), F32(4)}},
     {"linear", "act=gelu", naive_linear, CASE_BF16, 3, 0, 3, {F32(6, 9), F32(5, 9), F32(5)}},
     {"linear", "act=gelu_erf", naive_linear, 0, 0, 0, 3, {F32(3, 4), F32(5, 4), ABSENT}},

@@ -13,6 +13,15 @@
 static bool seen_forward[SL_OP_ID_COUNT], seen_gradient[SL_OP_ID_COUNT], seen_refusal[SL_OP_ID_COUNT];
 static bool whole_numbers[SL_OP_ID_COUNT]; /* gives integers: no gradient to speak of */
 
+/* Where graphs run; what the definition is compared with is brought to the CPU. */
+static const sl_device *device = &sl_device_cpu;
+static void (*made)(sl_program *p);
+
+void op_use_device(const sl_device *dev, void (*made_program)(sl_program *p)) {
+  device = dev;
+  made = made_program;
+}
+
 static int row_of(const sl_op *op) { return (int)(op - sl_ops); }
 
 void op_unflatten(const sl_shape *s, int64_t flat, int64_t *index) {
@@ -237,6 +246,7 @@ static sl_program *forward_program(bench *b, variant v, sl_tensor **in, bool che
   sl_value *values[OP_MOST_INPUTS];
   char name[16];
   assert_int_equal(sl_graph_new(b->ctx, &g), SL_STATUS_OK);
+  sl_graph_set_device(g, device);
   sl_value *y = build(b, g, v, in, values);
   for (int k = 0; k < SL_MAX_OUTPUTS; k++)
     if (b->outs >> k & 1) {
@@ -246,8 +256,18 @@ static sl_program *forward_program(bench *b, variant v, sl_tensor **in, bool che
   if (sl_graph_compile(g, &(sl_compile_options){.checked = checked}, &p) != SL_STATUS_OK)
     fail_msg("%s: %s", b->op->name, sl_error());
   mark_rows(g, seen_forward);
+  if (made) made(p);
   sl_graph_release(g);
   return p;
+}
+
+/* *t replaced by a copy there, unless it lies there. */
+static void to_device(sl_tensor **t, const sl_device *dev) {
+  sl_tensor *there = NULL;
+  if (sl_tensor_device(*t)->gpu == dev->gpu) return;
+  assert_int_equal(sl_tensor_to(*t, sl_tensor_dtype(*t), dev, &there), SL_STATUS_OK);
+  sl_tensor_release(*t);
+  *t = there;
 }
 
 static sl_tensor **run_program(bench *b, sl_program *p, sl_tensor **in, variant v, sl_tensor *params,
@@ -260,6 +280,7 @@ static sl_tensor **run_program(bench *b, sl_program *p, sl_tensor **in, variant 
   sl_step step = {.seed = 11, .step = 3, .first_sample = 5};
   sl_run run = {.inputs = bound, .step = &step, .params = params, .grads = grads};
   if (sl_program_call(p, &run, sl_program_outputs(p), out) != SL_STATUS_OK) fail_msg("%s: %s", b->op->name, sl_error());
+  for (int k = 0; k < sl_program_outputs(p); k++) to_device(&out[k], &sl_device_cpu);
   return out;
 }
 
@@ -347,6 +368,7 @@ static void check_gradient(bench *b, variant v, double tolerance) {
   sl_graph *g = NULL;
   sl_program *p = NULL;
   assert_int_equal(sl_graph_new(b->ctx, &g), SL_STATUS_OK);
+  sl_graph_set_device(g, device);
   sl_value *y = build(b, g, v, in, values);
   for (int k = 0; k < b->c->n_in; k++)
     if (is_float_in(b, k)) of[n] = k, wrt[n++] = values[k];
@@ -364,6 +386,7 @@ static void check_gradient(bench *b, variant v, double tolerance) {
   if (sl_graph_compile(g, &(sl_compile_options){.checked = true}, &p) != SL_STATUS_OK)
     fail_msg("%s: %s", b->op->name, sl_error());
   mark_rows(g, seen_forward);
+  if (made) made(p);
   seen_gradient[row_of(b->op)] = true;
   sl_graph_release(g);
   if (v == AS_PARAM) { /* onto gradients of 1 */
@@ -372,8 +395,11 @@ static void check_gradient(bench *b, variant v, double tolerance) {
     assert_int_equal(sl_tensor_zeros(b->ctx, NULL, SL_F32, &SL_SHAPE(size), &grads), SL_STATUS_OK);
     memcpy((float *)sl_tensor_data(params) + 16, sl_tensor_data(in[0]), (size_t)sl_tensor_numel(in[0]) * sizeof(float));
     for (int64_t i = 0; i < size; i++) ((float *)sl_tensor_data(grads))[i] = 1;
+    to_device(&params, device);
+    to_device(&grads, device);
   }
   sl_tensor **out = run_program(b, p, in, v, params, grads);
+  if (grads) to_device(&grads, &sl_device_cpu);
   for (int i = 0, at = 0; i < n; i++) {
     if (v == AS_PARAM && of[i] == 0) {
       sl_tensor *part = NULL;
@@ -408,6 +434,7 @@ static void prepare(bench *b) {
   sl_graph *g = NULL;
   make_inputs(b, in, false);
   assert_int_equal(sl_graph_new(b->ctx, &g), SL_STATUS_OK);
+  sl_graph_set_device(g, device);
   sl_value *y = build(b, g, PLAIN, in, values);
   if (!y) {
     sl_status s = sl_graph_status(g);
@@ -452,7 +479,10 @@ static void check_dtype(sl_context *ctx, const op_case *c, sl_dtype dtype) {
   bool gradient = !(c->flags & CASE_NO_GRAD) && dtype == SL_F32;
   if (!(c->flags & CASE_RANDOM)) b.c->naive(&b.run);
   if (gradient) central_differences(&b);
-  for (int isa = SL_ISA_BASE; isa <= (int)sl_isa_machine(); isa++) {
+  /* other roundings: fused multiply-adds, sums of other orders */
+  if (device->kind == SL_DEVICE_CUDA) tolerance = dtype == SL_BF16 ? 2e-2 : fmax(10 * tolerance, 1e-5);
+  else if (device->gpu) tolerance *= 2;
+  for (int isa = device->gpu ? (int)sl_isa_machine() : SL_ISA_BASE; isa <= (int)sl_isa_machine(); isa++) {
     sl_context_set_isa(ctx, (sl_isa)isa);
     check_forward(&b, PLAIN, tolerance);
     check_forward(&b, STRIDED, tolerance);

@@ -94,6 +94,8 @@ int64_t op_broadcast_at(const sl_shape *s, const sl_shape *out, const int64_t *i
 
 /* --- the driver --- */
 
+/* Runs cases on a device of ctx instead of the CPU; made (NULL: nothing) sees every program before it runs. */
+void op_use_device(const sl_device *dev, void (*made)(sl_program *p));
 void op_check_case(sl_context *ctx, const op_case *c);
 void op_check_refusal(sl_context *ctx, const op_refusal *r);
 /* Prints rows x {forward, gradient, refusal}; false when there is a hole. */

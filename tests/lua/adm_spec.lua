@@ -21,7 +21,7 @@ local function disturbed(model)
   local state = {}
   model:init(1)
   for name, p in pairs(model:state()) do
-    state[name] = p + sluice.randn(p:shape(), { seed = #name * 31 }) * 0.05
+    state[name] = p:to "cpu" + sluice.randn(p:shape(), { seed = #name * 31 }) * 0.05
   end
   model:load_state(state)
   return model

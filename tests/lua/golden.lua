@@ -7,10 +7,17 @@ local given = os.getenv "SLUICE_GOLDEN"
 golden.folder = given and given ~= "" and given or (os.getenv "SLUICE_SOURCE" or ".") .. "/tests/golden"
 io.write("golden data: ", golden.folder, "\n")
 
+-- On a GPU: where eager tensors lie (SLUICE_GOLDEN_DEVICE; models go where SLUICE_DEVICE says), and by how much limits are wider
+-- there (SLUICE_GOLDEN_SLACK): sums have another order, and products are fused with them.
+local device, slack = os.getenv "SLUICE_GOLDEN_DEVICE", tonumber(os.getenv "SLUICE_GOLDEN_SLACK" or 1)
+
 -- tensors, config of NAME.safetensors.
 function golden.open(name)
   local tensors, meta = sluice.io.load(golden.folder .. "/" .. name .. ".safetensors")
   assert(tensors, meta)
+  if device and device ~= "" then
+    for k, t in pairs(tensors) do tensors[k] = t:to(device) end
+  end
   return tensors, meta.config and sluice.json.decode(meta.config) or {}, meta
 end
 
@@ -20,6 +27,7 @@ end
 
 -- |a - b| / |b|
 function golden.rel(a, b)
+  a, b = a:to "cpu", b:to "cpu"
   local size = l2(b)
   local d = l2(a:to("f32") - b:to("f32"))
   return size > 0 and d / size or d
@@ -33,6 +41,7 @@ end
 function golden.close(a, b, limit, what)
   same_shape(a, b, what)
   local r = golden.rel(a, b)
+  limit = limit * slack
   assert(r <= limit, ("%s: relative difference %.3g, limit %.3g"):format(what, r, limit))
   return r
 end
@@ -46,12 +55,15 @@ end
 -- Each element within `absolute` + `relative` |b|.
 function golden.close_elements(a, b, absolute, relative, what)
   same_shape(a, b, what)
+  a, b = a:to "cpu", b:to "cpu"
+  absolute, relative = absolute * slack, relative * slack
   local over = ((a - b):abs() - b:abs() * relative):max():item()
   assert(over <= absolute, ("%s: an element is off by %.3g beyond %.3g relative, limit %.3g"):format(what, over, relative, absolute))
 end
 
 function golden.equal(a, b, what)
   same_shape(a, b, what)
+  a, b = a:to "cpu", b:to "cpu"
   local differ = a:to("f32"):ne(b:to("f32")):to("f32"):sum():item()
   assert(differ == 0, ("%s: %d elements differ"):format(what, differ))
 end

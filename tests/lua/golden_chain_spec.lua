@@ -84,7 +84,7 @@ describe("golden train_chain", function()
     for _, name in ipairs(config.keep) do
       local start = initial[name]
       local function moved(a, b, limit, what)
-        golden.close(a - start, b - start, limit, what .. name)
+        golden.close(a:to "cpu" - start:to "cpu", b:to "cpu" - start:to "cpu", limit, what .. name)
       end
       if name == "pos_embed" then
         golden.equal(now[name], f["final." .. name], "final." .. name)

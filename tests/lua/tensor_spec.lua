@@ -30,7 +30,7 @@ describe("making tensors", function()
     raises("needs 6", sluice.tensor, { data = { 1, 2 }, shape = { 2, 3 } })
     raises('did you mean "dtype"', sluice.tensor, { 1 }, { dtpe = "f32" })
     raises('unknown dtype "f33"; did you mean "f32"', sluice.tensor, { 1 }, { dtype = "f33" })
-    raises("is not in this build", sluice.tensor, { 1 }, { device = "cuda:9" })
+    raises("is not here", sluice.tensor, { 1 }, { device = "cuda:9" })
     local circle = {}
     circle[1] = circle
     raises("nested deeper", sluice.tensor, circle)
