@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#include "tensor/dtype.h"
+#include "base/dtype.h"
 
 /* P = A B (+ C where it is accumulated). Vectors have unit stride. gelu is the tanh form (SL_UNARY_gelu); it is refused
  * where the library computes it in a slow pass of its own. */

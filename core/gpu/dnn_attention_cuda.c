@@ -192,8 +192,11 @@ static bool fits_device(const sl_dnn_attention *a, int sm, int version) {
 
 sl_status sl_dnn_attention_plan(sl_gpu *gpu, const sl_dnn_attention *from, sl_dnn_plan **out) {
   *out = NULL;
+  sl_dnn *d = NULL;
   sl_dnn_attention a = tidied(from);
-  if (!served(&a) || !fits_device(&a, gpu->sm, sl_dnn_version(gpu))) return SL_STATUS_OK;
+  if (!served(&a)) return SL_STATUS_OK;
+  SL_TRY(sl__dnn_of(gpu, &d));
+  if (!d || !fits_device(&a, gpu->sm, (int)d->GetVersion())) return SL_STATUS_OK;
   sl_dnn_recipe r = recipe(&a);
   return sl__dnn_plan(gpu, &r, out);
 }

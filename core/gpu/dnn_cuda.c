@@ -74,8 +74,8 @@ done:
   return status;
 }
 
-/* Opened at first use; NULL where there is none. The host stand-in (sm 0) has host memory: nothing for the library. */
-static sl_status dnn_of(sl_gpu *gpu, sl_dnn **out) {
+/* The host stand-in (sm 0) has host memory: nothing for the library. */
+sl_status sl__dnn_of(sl_gpu *gpu, sl_dnn **out) {
   *out = gpu->dnn;
   if (gpu->dnn || gpu->no_dnn || !gpu->sm) return SL_STATUS_OK;
   sl_status s = dnn_open(gpu, out);
@@ -88,7 +88,7 @@ static sl_status dnn_of(sl_gpu *gpu, sl_dnn **out) {
 
 int sl_dnn_version(sl_gpu *gpu) {
   sl_dnn *d = NULL;
-  return dnn_of(gpu, &d) == SL_STATUS_OK && d ? (int)d->GetVersion() : 0;
+  return sl__dnn_of(gpu, &d) == SL_STATUS_OK && d ? (int)d->GetVersion() : 0;
 }
 
 void sl_dnn_close(sl_gpu *gpu) {
@@ -147,7 +147,7 @@ static void trim(sl_dnn *d) {
 sl_status sl__dnn_plan(sl_gpu *gpu, const sl_dnn_recipe *r, sl_dnn_plan **out) {
   sl_dnn *d = NULL;
   *out = NULL;
-  SL_TRY(dnn_of(gpu, &d));
+  SL_TRY(sl__dnn_of(gpu, &d));
   if (!d) return SL_STATUS_OK;
   sl_dnn_shared *s = find(d, r);
   if (!s) s = shared_new(d, r);

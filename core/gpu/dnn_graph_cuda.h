@@ -35,7 +35,8 @@ typedef struct sl_dnn { /* gpu->dnn */
 #undef X
 } sl_dnn;
 
-sl_status sl__dnn_load(sl_dnn *d); /* fills in the calls */
+sl_status sl__dnn_of(sl_gpu *gpu, sl_dnn **out); /* opened at first use; NULL where there is no library */
+sl_status sl__dnn_load(sl_dnn *d);               /* fills in the calls */
 sl_status sl__dnn_status(const sl_dnn *d, cudnnStatus_t s, const char *what);
 
 /* --- what a family asks for --- */

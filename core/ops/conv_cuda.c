@@ -2,6 +2,8 @@
  * bf16 products what is multiplied is rounded into the workspace first, filters by channels last, as the engines want them. */
 #include "gpu/dnn.h"
 #include "ops/conv_kernels_cuda.h"
+#include "ops/conv_result_cuda.h"
+#include "ops/elementwise.h"
 #include "ops/kernels.h"
 #include "ops/reduce.h"
 
@@ -48,13 +50,15 @@ static sl_dnn_conv asked(const sl_conv *c) {
   return d;
 }
 
-/* f32 as it stands; bf16 with the result in f32, or in bf16 and copied. */
+/* f32 as it stands. bf16 with a bf16 result: those engines are ready made, while those with an f32 result, or with a bias, are
+ * compiled when they are planned, in a second each. The bias is added where the result is brought to f32. */
 static sl_status plan_dnn(sl_exec *e, const sl_conv *c, conv_plan *p) {
   p->d = asked(c);
   if (is_empty(c)) return SL_STATUS_OK;
+  if (c->bf16) p->d.bf16_result = true, p->d.bias = false;
   SL_TRY(sl_dnn_conv_plan(e->device->gpu, &p->d, &p->dnn));
   if (p->dnn || !c->bf16) return SL_STATUS_OK;
-  p->d.bf16_result = true;
+  p->d = asked(c);
   return sl_dnn_conv_plan(e->device->gpu, &p->d, &p->dnn);
 }
 
@@ -140,6 +144,19 @@ static sl_status bias_gradient(sl_exec *e, const sl_conv *c, void *bias, void *o
   return e->kernels->column_sum(e, &y, &x, c->N * c->OH * c->OW, c->K, c->K);
 }
 
+/* The library's result in f32, where it is wanted; of a forward convolution with the bias (NULL: added, or none). */
+static sl_status bring_result(sl_exec *e, const conv_plan *p, void *to, void *from, void *bias) {
+  const sl_conv *c = &p->c;
+  int result = result_of(c);
+  sl_view y = part_view(p, result, to, SL_F32, false), x = part_view(p, result, from, dtype_of(p, result), true);
+  if (result == OUTPUT && c->last && dtype_of(p, result) == SL_BF16)
+    return sl_gpu_conv_result(e->stream, to, from, bias, c->N * c->OH * c->OW, c->K);
+  SL_TRY(e->kernels->copy(e, &y, &x));
+  if (result != OUTPUT || !bias) return SL_STATUS_OK;
+  sl_view b = {.data = bias, .dtype = SL_F32, .shape = y.shape, .stride = {0, 1, 0, 0}};
+  return e->kernels->binary(e, SL_BINARY_add, &y, &y, &b);
+}
+
 static sl_status run_dnn(sl_exec *e, const conv_plan *p, void *const *given, void *bias, char *workspace) {
   void *part[PARTS];
   int result = result_of(&p->c);
@@ -151,10 +168,7 @@ static sl_status run_dnn(sl_exec *e, const conv_plan *p, void *const *given, voi
   }
   SL_TRY(sl_dnn_conv_run(p->dnn, part[IMAGE], part[FILTER], p->d.bias ? bias : NULL, part[OUTPUT],
                          workspace + p->own_at));
-  if (!p->copied[result]) return SL_STATUS_OK;
-  sl_view to = part_view(p, result, given[result], SL_F32, false),
-          from = part_view(p, result, part[result], dtype_of(p, result), true);
-  return e->kernels->copy(e, &to, &from);
+  return p->copied[result] ? bring_result(e, p, given[result], part[result], p->d.bias ? NULL : bias) : SL_STATUS_OK;
 }
 
 sl_status sl_cuda_conv(sl_exec *e, void *plan, void *image, void *filter, void *bias, void *output, void *workspace) {

@@ -12,7 +12,7 @@ constexpr int MAX_THREADS = 512;
 constexpr int64_t LIMIT = (int64_t)1 << 30;
 constexpr int SLAB_WIDTH = 24;  /* channels: 96 bytes of each pixel, whole sectors with 6, 12 or 24 channels a group */
 constexpr int SLAB_GROUPS = 32; /* at most, and enough: SLAB_WIDTH groups of one channel, made a multiple of 4 */
-constexpr int CHUNK = 64;       /* packs whose sums a thread takes in float before they join those in double */
+constexpr int CHUNK = 32;       /* packs whose sums a thread takes in float before they join those in double */
 constexpr int PART_LANES = 16;  /* rows of threads that share the samples where parameters' gradients are summed */
 
 struct group_norm_args {

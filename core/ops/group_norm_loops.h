@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "ops/elementwise_math.h"
+#include "ops/group_norm_math.h"
 
 #define SL_PANEL 256 /* columns at most: the parameters stay in L1 */
 
@@ -66,10 +66,11 @@ static void panel_forward(const sl_panel *p, const float *x, float *y) {
     if (p->silu) {
 #pragma omp simd
       for (int64_t i = 0; i < p->width; i++)
-        out[i] = sl_silu_f((in[i] - p->mean[i]) * p->rstd[i] * p->gain[i] + p->offset[i]);
+        out[i] = sl_silu_f(sl_group_norm_z(in[i], p->mean[i], p->rstd[i], p->gain[i], p->offset[i]));
     } else {
 #pragma omp simd
-      for (int64_t i = 0; i < p->width; i++) out[i] = (in[i] - p->mean[i]) * p->rstd[i] * p->gain[i] + p->offset[i];
+      for (int64_t i = 0; i < p->width; i++)
+        out[i] = sl_group_norm_z(in[i], p->mean[i], p->rstd[i], p->gain[i], p->offset[i]);
     }
     if (!p->masked) continue;
 #pragma omp simd
@@ -82,7 +83,7 @@ static inline void before_row(const sl_panel *p, const float *x, const float *dy
   if (p->silu) {
 #pragma omp simd
     for (int64_t i = 0; i < p->width; i++)
-      d[i] = dy[i] * p->mask[i] * sl_silu_d((x[i] - p->mean[i]) * p->rstd[i] * p->gain[i] + p->offset[i]);
+      d[i] = dy[i] * p->mask[i] * sl_silu_d(sl_group_norm_z(x[i], p->mean[i], p->rstd[i], p->gain[i], p->offset[i]));
   } else {
 #pragma omp simd
     for (int64_t i = 0; i < p->width; i++) d[i] = dy[i] * p->mask[i];
@@ -119,7 +120,7 @@ static void panel_dx(const sl_panel *p, const float *x, float *d) {
 #pragma omp simd
     for (int64_t i = 0; i < p->width; i++) {
       const float xhat = (in[i] - p->mean[i]) * p->rstd[i];
-      out[i] = p->rstd[i] * (out[i] - p->mean_all[i] - xhat * p->mean_along[i]);
+      out[i] = sl_group_norm_dx(out[i], xhat, p->rstd[i], p->mean_all[i], p->mean_along[i]);
     }
   }
 }

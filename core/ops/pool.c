@@ -65,6 +65,10 @@ static sl_status pooled_shape(const sl_node *n, sl_shape *out) {
 }
 
 static sl_status infer_max(sl_node *n) {
+  const sl_shape *x = &n->in[0]->shape;
+  int at = n->attrs.i[LAST] ? 1 : 2;
+  SL_REQUIRE(x->dim[at] > 0 && x->dim[at + 1] > 0, SHAPE, "max_pool2d: x is %s, its images have no pixels to compare",
+             sl_value_text(n->in[0]));
   SL_TRY(pooled_shape(n, &n->out[0].shape));
   n->out[1].shape = n->out[0].shape;
   n->out[0].dtype = SL_F32;

@@ -280,7 +280,12 @@ static void arrange(reduce_args *a, bool columns) {
   a->lanes = (int32_t)lanes, a->threads = (int32_t)(lanes * slots);
 }
 
-static int block_of(const reduce_args *a) { return a->threads > 32 ? a->threads : THREADS; }
+/* Small blocks where large ones would leave multiprocessors without one. */
+static int block_of(const reduce_args *a) {
+  int threads = a->threads > 32 ? a->threads : THREADS;
+  while (a->threads <= 32 && threads > 64 && a->groups * a->threads < ENOUGH * threads) threads /= 2;
+  return threads;
+}
 
 static dim3 grid_of(const reduce_args *a) {
   const int64_t at_once = block_of(a) / a->threads, blocks = (a->groups + at_once - 1) / at_once;

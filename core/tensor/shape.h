@@ -2,7 +2,7 @@
 #ifndef SL_TENSOR_SHAPE_H
 #define SL_TENSOR_SHAPE_H
 
-#include "tensor/dtype.h"
+#include "base/dtype.h"
 
 #define SL_MAX_RANK 8
 

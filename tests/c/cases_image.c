@@ -165,6 +165,7 @@ const op_refusal refusals_image[] = {
     {"conv2d", "compute=i32", "compute is i32", 2, {F32(2, 3, 6, 5), F32(4, 3, 3, 3)}},
     {"conv2d", "groups=2", "groups is 2", 2, {F32(2, 3, 6, 5), F32(4, 3, 3, 3)}},
     {"max_pool2d", "kernel={9}", "reaches over", 1, {F32(1, 2, 4, 4)}},
+    {"max_pool2d", "kernel={2} pad={1}", "no pixels", 1, {F32(1, 2, 0, 4)}},
     {"max_pool2d", "kernel={2} pad={2}", "padding of 2", 1, {F32(1, 2, 4, 4)}},
     {"avg_pool2d", "kernel={2}", "[2,3]", 1, {F32(2, 3)}},
     {"upsample", "scale=0", "scale is 0", 1, {F32(1, 2, 4, 4)}},

@@ -99,7 +99,7 @@ describe("golden train_chain", function()
     local names, norms = sluice.json.decode(meta.moved_norm_names), f.moved_norm:totable()
     for i, name in ipairs(names) do
       if not name:match "attn%.qkv%.bias$" then
-        local moved_by = (now[name] - initial[name]):norm():item()
+        local moved_by = (now[name]:to "cpu" - initial[name]:to "cpu"):norm():item()
         assert(math.abs(moved_by - norms[i]) <= 1e-2 * norms[i], ("moved_norm %s: %.6g, expected %.6g"):format(name, moved_by, norms[i]))
       end
     end

@@ -1,6 +1,6 @@
 /* Element types. Compute types are f32 and bf16, i32, i64 and u8; the others are stored, cast and read. */
-#ifndef SL_TENSOR_DTYPE_H
-#define SL_TENSOR_DTYPE_H
+#ifndef SL_BASE_DTYPE_H
+#define SL_BASE_DTYPE_H
 
 #include "base/status.h"
 
