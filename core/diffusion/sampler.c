@@ -1,4 +1,4 @@
-#include "diffusion/sampler.h"
+#include "diffusion/sampler_internal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,20 +8,7 @@
 #include "ops/kernels.h"
 #include "ops/ops.h"
 
-#define PROGRAMS 4
-
-struct sl_sampler {
-  sl_context *ctx;
-  sl_sampler_options o; /* tensors retained */
-  const sl_device *device; /* the model's: images and draws lie there */
-  sl_tensor *labels;       /* i64 [n]: the condition */
-  sl_tensor *x, *x0, *noise, *known_noise, *scale;
-  sl_tensor *spare, *spare0; /* that the next step writes: x and x0 of the step before, or NULL */
-  sl_tensor *t;              /* i64 [n], on the CPU */
-  sl_tensor *step_block;     /* of draws: an sl_step where the device's kernels read it */
-  int64_t steps, done;
-  sl_eager *programs;
-};
+enum { PROGRAMS = 8 };
 
 static const sl_sampler_kind *const kinds[] = {&sl_sampler_ddpm, &sl_sampler_ddim};
 
@@ -186,7 +173,9 @@ static sl_status make_state(sl_sampler *s) {
   SL_TRY(make_labels(s));
   SL_TRY(s->o.noise ? given_noise(s, 0, s->x) : draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x));
   if (s->o.start) SL_TRY(noise_init(s));
-  return sl_eager_new(s->ctx, PROGRAMS, &s->programs);
+  SL_TRY(sl_eager_new(s->ctx, PROGRAMS, &s->programs));
+  if (s->o.cfg != 1) SL_TRY(sl__conditioning_new(s, true, &s->conditioning[1]));
+  return sl__conditioning_new(s, false, &s->conditioning[0]);
 }
 
 static sl_tensor *retained(sl_tensor *t) { return t ? sl_tensor_retain(t) : NULL; }
@@ -220,6 +209,7 @@ sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out) {
 void sl_sampler_free(sl_sampler *s) {
   if (!s) return;
   sl_eager_free(s->programs);
+  for (int i = 0; i < 2; i++) sl__conditioning_free(s->conditioning[i]);
   sl_tensor *all[] = {s->labels, s->x,          s->x0,       s->noise,   s->known_noise, s->spare,  s->spare0,
                       s->t,      s->step_block, s->o.params, s->o.noise, s->o.init,      s->o.mask, s->scale};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
@@ -233,7 +223,28 @@ void sl_sampler_free(sl_sampler *s) {
 typedef struct step_build {
   sl_sampler *s;
   bool guided, last;
+  sl_conditioning *conditioning; /* computed beforehand, or NULL */
 } step_build;
+
+sl_status sl__sampler_predict(sl_sampler *s, bool guided, sl_graph *g, sl_value *x, sl_value *t, sl_value *scale,
+                              sl_value *y, sl_value **out) {
+  sl_model *m = s->o.model;
+  sl_value *model_t = sl_diffusion_model_t(s->o.diffusion, t);
+  sl_builder b;
+  SL_TRY(sl_builder_init(&b, g, m->params, false));
+  sl_precision_use(s->o.precision, &b);
+  if (guided) {
+    sl_value *null = sl_expand(sl_scalar(g, (double)m->info.classes, SL_I64), &y->shape);
+    sl_value *xs = sl_cat(2, (sl_value *[]){x, x}, 0), *ts = sl_cat(2, (sl_value *[]){model_t, model_t}, 0);
+    int64_t channels = s->o.cfg_channels ? s->o.cfg_channels : m->info.in_channels;
+    *out = sl_model_build_cfg(m, &b, xs, ts, sl_cat(2, (sl_value *[]){y, null}, 0), scale, channels);
+    *out = sl_slice(*out, 0, 0, x->shape.dim[0] - 1, 1);
+  } else {
+    *out = sl_model_build(m, &b, x, model_t, y);
+  }
+  sl_builder_clear(&b);
+  return sl_graph_status(g);
+}
 
 /* The known part of an in-painting: init at the noise level of x_{t-1}, and itself after the last step. */
 static sl_value *keep_known(const step_build *b, sl_value *next, sl_value *t, sl_value *init, sl_value *mask,
@@ -251,29 +262,18 @@ static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *
   const step_build *sb = user;
   sl_sampler *s = sb->s;
   (void)n_in, (void)n_out;
-  sl_model *m = s->o.model;
   sl_diffusion *d = s->o.diffusion;
-  sl_value *x = in[0], *t = in[1], *y = in[4], *model_t = sl_diffusion_model_t(d, t), *o;
-  sl_builder b;
-  SL_TRY(sl_builder_init(&b, g, m->params, false));
-  sl_precision_use(s->o.precision, &b);
-  if (sb->guided) {
-    sl_value *null = sl_expand(sl_scalar(g, (double)m->info.classes, SL_I64), &y->shape);
-    sl_value *xs = sl_cat(2, (sl_value *[]){x, x}, 0), *ts = sl_cat(2, (sl_value *[]){model_t, model_t}, 0);
-    int64_t channels = s->o.cfg_channels ? s->o.cfg_channels : m->info.in_channels;
-    o = sl_model_build_cfg(m, &b, xs, ts, sl_cat(2, (sl_value *[]){y, null}, 0), in[3], channels);
-    o = sl_slice(o, 0, 0, s->o.n - 1, 1);
-  } else {
-    o = sl_model_build(m, &b, x, model_t, y);
-  }
-  sl_builder_clear(&b);
+  sl_value *x = in[0], *t = in[1], *o;
+  if (sb->conditioning) SL_TRY(sl__conditioning_tables(sb->conditioning, g));
+  SL_TRY(sl__sampler_predict(s, sb->guided, g, x, t, in[3], in[4], &o));
+  if (sb->conditioning) SL_TRY(sl__conditioning_use(sb->conditioning, g, x, in[3]));
   out[0] = s->o.kind->step(d, o, x, t, in[2], s->o.eta, s->o.clip, &out[1]);
   if (in[5] && out[0]) out[0] = keep_known(sb, out[0], t, in[5], in[6], in[7]);
   return sl_graph_status(g);
 }
 
 static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
-  step_build b = {s, guided, false};
+  step_build b = {s, guided, false, NULL};
   sl_shape row = SL_SHAPE(s->o.n);
   sl_tensor *t[] = {s->x, NULL, s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL, s->o.mask, s->known_noise};
   sl_value *in[8] = {0}, *out[2] = {NULL, NULL};
@@ -302,13 +302,15 @@ sl_status sl_sampler_forecast(sl_sampler *s, uint64_t *bytes) {
   *bytes = 0;
   bool guided = s->o.cfg != 1, sometimes = guided && s->o.cfg_lo <= s->o.cfg_hi;
   uint64_t sum = 4 * (uint64_t)sl_tensor_numel(s->x) * sizeof(float); /* x and x0, before and after a step */
+  for (int i = 0; i < 2; i++) sum += sl__conditioning_bytes(s->conditioning[i]);
   if (guided) SL_TRY(forecast_step(s, true, &sum));
   if (!guided || sometimes) SL_TRY(forecast_step(s, false, &sum));
   *bytes = sum;
   return SL_STATUS_OK;
 }
 
-static bool guided_at(const sl_sampler *s, int64_t t) {
+bool sl__sampler_guided(const sl_sampler *s, int64_t i) {
+  int64_t t = s->o.diffusion->schedule->timestep_map[i];
   if (s->o.cfg == 1) return false;
   return s->o.cfg_lo > s->o.cfg_hi || ((double)t >= s->o.cfg_lo && (double)t <= s->o.cfg_hi);
 }
@@ -345,12 +347,14 @@ sl_status sl_sampler_step(sl_sampler *s, bool *done) {
   SL_TRY(free_image(s, &s->spare));
   SL_TRY(free_image(s, &s->spare0));
   for (int64_t k = 0; k < s->o.n; k++) ((int64_t *)sl_tensor_data(s->t))[k] = i;
-  step_build b = {s, guided_at(s, s->o.diffusion->schedule->timestep_map[i]), i == 0};
+  step_build b = {s, sl__sampler_guided(s, i), i == 0, NULL};
   sl_run run = {.params = s->o.params, .outputs = (sl_tensor *[]){s->spare, s->spare0}};
   if (!run.params) SL_TRY(sl_model_weights(s->o.model, &run.params));
-  sl_tensor *in[] = {s->x, s->t, s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL, s->o.mask, s->known_noise};
+  SL_TRY(sl__conditioning_at(s, run.params, i, &b.conditioning));
+  sl_tensor *in[] = {s->x,      s->t,          s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL,
+                     s->o.mask, s->known_noise};
   char key[32];
-  int n = snprintf(key, sizeof key, "%d%d", (int)b.guided, (int)(s->o.mask && b.last));
+  int n = snprintf(key, sizeof key, "%d%d%d", (int)b.guided, (int)(s->o.mask && b.last), b.conditioning ? 1 : 0);
   SL_TRY(sl_eager_call(s->programs, key, (size_t)n, build_step, &b, 8, in, &run, 2, NULL));
   swap(&s->x, &s->spare);
   swap(&s->x0, &s->spare0);

@@ -114,6 +114,15 @@ SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n
 /* At each run, adds v into the flat gradient array at the parameter's place. param: a value made by sl_param_value. */
 void sl_graph_accumulate(sl_graph *g, sl_value *param, sl_value *v);
 
+/* Values that a caller can compute beforehand: they depend on none of the inputs `varying` (NULL among them: none), on
+ * no step value and on no draw, products went into them, and nodes that do vary read them or views of them. In order of
+ * reading: the same function builds the same list at any batch size. *n_out may exceed max; out holds the first max. */
+SL_MUST_USE sl_status sl_graph_frontier(sl_graph *g, int n_varying, sl_value *const *varying, int max, sl_value **out,
+                                        int *n_out);
+/* Whoever reads v, or a view of it, reads `with` instead, which is made before v's readers and is dense like v, of its
+ * dtype and shape. What computes v then drops out, unless something else needs it. */
+void sl_graph_replace(sl_graph *g, sl_value *v, sl_value *with);
+
 /* Multiply-adds of all nodes of the graph that its outputs need. */
 int64_t sl_graph_macs(sl_graph *g);
 /* Structure hash: ops, attributes, edges, dtypes, shapes, outputs; not the tables' contents. */

@@ -1,0 +1,40 @@
+/* What the files of the sampler share and nobody else sees. */
+#ifndef SL_DIFFUSION_SAMPLER_INTERNAL_H
+#define SL_DIFFUSION_SAMPLER_INTERNAL_H
+
+#include "diffusion/sampler.h"
+
+/* What the model derives from timesteps and classes alone (every block's adaLN modulations), computed for many steps in
+ * one batch: a step of few images would otherwise read those weights, a third of DiT's, for a few rows. */
+typedef struct sl_conditioning sl_conditioning;
+
+struct sl_sampler {
+  sl_context *ctx;
+  sl_sampler_options o;    /* tensors retained */
+  const sl_device *device; /* the model's: images and draws lie there */
+  sl_tensor *labels;       /* i64 [n]: the condition */
+  sl_tensor *x, *x0, *noise, *known_noise, *scale;
+  sl_tensor *spare, *spare0; /* that the next step writes: x and x0 of the step before, or NULL */
+  sl_tensor *t;              /* i64 [n], on the CPU */
+  sl_tensor *step_block;     /* of draws: an sl_step where the device's kernels read it */
+  int64_t steps, done;
+  sl_eager *programs;
+  sl_conditioning *conditioning[2]; /* of steps without and with guidance; NULL where it does not pay */
+};
+
+/* The model's output for x [n,C,H,W], t i64 [n] (the diffusion's), y i64 [n] or NULL; guided: twice the rows within. */
+SL_MUST_USE sl_status sl__sampler_predict(sl_sampler *s, bool guided, sl_graph *g, sl_value *x, sl_value *t,
+                                          sl_value *scale, sl_value *y, sl_value **out);
+bool sl__sampler_guided(const sl_sampler *s, int64_t i); /* at step i of the diffusion */
+
+/* *out is NULL where it does not pay: on the CPU, for models without such values, and where few steps' would fit. */
+SL_MUST_USE sl_status sl__conditioning_new(sl_sampler *s, bool guided, sl_conditioning **out);
+void sl__conditioning_free(sl_conditioning *c); /* NULL is allowed */
+uint64_t sl__conditioning_bytes(const sl_conditioning *c);
+/* Puts the values of step i where the step's program reads them; *out is s's conditioning for that step, or NULL. */
+SL_MUST_USE sl_status sl__conditioning_at(sl_sampler *s, sl_tensor *params, int64_t i, sl_conditioning **out);
+/* For the step's program: the tables, before the model is built, and the model made to read them, after. */
+SL_MUST_USE sl_status sl__conditioning_tables(sl_conditioning *c, sl_graph *g);
+SL_MUST_USE sl_status sl__conditioning_use(sl_conditioning *c, sl_graph *g, sl_value *x, sl_value *scale);
+
+#endif
