@@ -87,14 +87,24 @@ typedef struct sl_run {
 
 /* ARG/SHAPE/DTYPE when a binding does not fit, in words. CANCELLED when the context was told to stop. */
 SL_MUST_USE sl_status sl_program_run(sl_program *p, const sl_run *run);
-/* Of all nodes of one op: seconds and calls gathered by profiled runs since compile; and what one run asks of the machine:
- * multiply-adds, and bytes read and written, each operand counted once. */
+/* Of all nodes of one op: seconds and calls gathered by profiled runs since compile; and what one run asks of the
+ * machine: multiply-adds, and bytes read and written, each operand counted once. */
 typedef struct sl_op_cost {
   const char *op;
-  double seconds;
+  double seconds, limit; /* limit: by sl_graph_costs alone */
   int64_t calls, nodes, macs, bytes;
 } sl_op_cost;
 bool sl_program_cost(const sl_program *p, int i, sl_op_cost *out); /* i from 0, false past the end */
+
+/* What a machine reaches: FLOP/s of products of f32 and of bf16 operands, and bytes read and written in a second. */
+typedef struct sl_rates {
+  double f32, bf16, bytes;
+} sl_rates;
+/* Plans g for its device as sl_graph_compile would, allocates nothing there, and calls `each` for every op (seconds and
+ * calls are 0). limit: seconds that its nodes take together on a machine of these rates, each by its products (2 FLOP a
+ * multiply-add) or by its bytes, whichever takes longer. */
+SL_MUST_USE sl_status sl_graph_costs(sl_graph *g, const sl_rates *rates, void (*each)(void *user, const sl_op_cost *c),
+                                     void *user);
 
 /* --- eager use: programs by key in a bounded least-recently-used cache --- */
 

@@ -1,4 +1,4 @@
--- The program's commands beyond running Lua: train, sample, export, pack, inspect, doctor. Loaded only when one of them is called.
+-- The program's commands beyond running Lua: train, sample, export, pack, inspect, bench, doctor. Loaded only when one of them is called.
 local sluice = require "sluice"
 local core = require "sluice.core"
 local checkpoint = require "sluice.checkpoint"
@@ -265,6 +265,29 @@ local function inspect(args)
   print(("%d tensors, %s elements"):format(#names, core.thousands(total)))
 end
 
+local function bench(args)
+  local p = parser("bench", "Measures the machine, a model on it, and how far each operation is from what the machine can do.")
+  p:argument("name", "rates, train, sample or forward (without: rates, then a small model trained)"):args "?"
+  machine_options(p)
+  p:option("--model", "as sluice.dit and sluice.adm name them: DiT-S/2 (the default), ADM-64; or quickstart"):argname("NAME")
+  p:option("--batch", "images of a step"):argname("N"):convert(integer)
+  p:option("--precision", "f32 (the default) or bf16"):argname("P")
+  p:option("--residual", "with bf16: f32 (the default) or bf16"):argname("P")
+  p:option("--routing", "dtr (the default) or none"):argname("R")
+  p:option("--cfg", "guidance in sampling (1: none)"):argname("SCALE"):convert(tonumber)
+  p:option("--steps", "that are timed"):argname("N"):convert(integer)
+  p:option("--warmup", "steps before them"):argname("N"):convert(integer)
+  p:option("--seconds", "of one sample of a rate, about (0.2)"):argname("S"):convert(tonumber)
+  p:flag("--profile", "a table of operations: time, and the limit that the measured rates set")
+  p:option("--limits", "runs nothing: the table at the limits of H100, H200, A100 or TFLOPS,GBYTES"):argname("RATES")
+  p:flag("--json", "one JSON object")
+  p:epilog("Examples:\n  sluice bench\n  sluice bench train --model DiT-B/2 --precision bf16 --profile\n"
+    .. "  sluice bench sample --cfg 1.5 --batch 1\n  sluice bench train --precision bf16 --limits H100")
+  local o = p:parse(args)
+  use_machine(o)
+  require("sluice.bench").main(o)
+end
+
 local function doctor(args)
   parser("doctor", "Tells what Sluice sees of this machine."):parse(args)
   for _, line in ipairs(core.doctor()) do print(line) end
@@ -279,7 +302,10 @@ local function told(message)
   return table.concat(lines, "\n")
 end
 
-local COMMANDS = { train = train, sample = sample, export = export, pack = pack, inspect = inspect, doctor = doctor }
+local COMMANDS = {
+  train = train, sample = sample, export = export, pack = pack, inspect = inspect, bench = bench,
+  doctor = doctor,
+}
 
 -- args[1] is the command's name.
 function cli.main(args)
