@@ -16,12 +16,14 @@ if(NOT SLUICE_CUDA STREQUAL "OFF")
     find_path(CUDA_INCLUDE_DIR cuda_runtime_api.h HINTS ${cuda_root}/include ${cuda_root}/targets/x86_64-linux/include)
     find_library(CUDART_STATIC libcudart_static.a HINTS ${cuda_root}/lib64 ${cuda_root}/targets/x86_64-linux/lib)
     find_path(CUBLASLT_INCLUDE_DIR cublasLt.h HINTS ${CUDA_INCLUDE_DIR})
+    find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDA_INCLUDE_DIR} $ENV{CUDNN_HOME}/include)
   endif()
-  if(NVCC AND CUDA_INCLUDE_DIR AND CUDART_STATIC AND CUBLASLT_INCLUDE_DIR)
+  if(NVCC AND CUDA_INCLUDE_DIR AND CUDART_STATIC AND CUBLASLT_INCLUDE_DIR AND CUDNN_INCLUDE_DIR)
     set(SLUICE_HAS_CUDA ON)
   elseif(SLUICE_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "SLUICE_CUDA=ON needs nvcc, cuda_runtime_api.h, cublasLt.h and libcudart_static.a; found: "
-      "${NVCC}, ${CUDA_INCLUDE_DIR}, ${CUBLASLT_INCLUDE_DIR}, ${CUDART_STATIC}. Set CUDA_HOME to the toolkit's folder.")
+    message(FATAL_ERROR "SLUICE_CUDA=ON needs nvcc, cuda_runtime_api.h, cublasLt.h, cudnn.h and libcudart_static.a; found: "
+      "${NVCC}, ${CUDA_INCLUDE_DIR}, ${CUBLASLT_INCLUDE_DIR}, ${CUDNN_INCLUDE_DIR}, ${CUDART_STATIC}. "
+      "Set CUDA_HOME to the toolkit's folder, CUDNN_HOME to cuDNN's.")
   endif()
 endif()
 message(STATUS "CUDA: ${SLUICE_HAS_CUDA}")
@@ -48,7 +50,7 @@ if(SLUICE_HAS_CUDA)
   add_custom_target(sluice_cuda_kernels DEPENDS ${cuda_objects})
   add_library(sluice_cuda_c OBJECT ${gpu_both} ${gpu_cuda_only})
   set_target_properties(sluice_cuda_c PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  target_include_directories(sluice_cuda_c SYSTEM PRIVATE ${CUDA_INCLUDE_DIR} ${CUBLASLT_INCLUDE_DIR})
+  target_include_directories(sluice_cuda_c SYSTEM PRIVATE ${CUDA_INCLUDE_DIR} ${CUBLASLT_INCLUDE_DIR} ${CUDNN_INCLUDE_DIR})
   target_include_directories(sluice_cuda_c PUBLIC core)
   target_link_libraries(sluice_cuda_c PUBLIC sluice_flags sluice_dependencies)
   # Objects, not an archive: the core refers to them weakly, which pulls nothing out of an archive
@@ -64,8 +66,8 @@ if(BUILD_TESTING)
   set_target_properties(sluice_gpu_host PROPERTIES POSITION_INDEPENDENT_CODE ON)
   set_source_files_properties(${gpu_kernels} PROPERTIES LANGUAGE CXX)
   target_compile_definitions(sluice_gpu_host PUBLIC SL_GPU_HOST=1)
-  # Fibers leave their stacks, which fortified libc takes for an attack; gcc sees unwritten values where every thread of a
+  # gcc sees unwritten values where every thread of a
   # row that is there writes them; contraction would change draws
-  target_compile_options(sluice_gpu_host PRIVATE -U_FORTIFY_SOURCE -Wno-maybe-uninitialized -ffp-contract=off)
+  target_compile_options(sluice_gpu_host PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> -ffp-contract=off)
   target_link_libraries(sluice_gpu_host PUBLIC sluice_core)
 endif()

@@ -117,12 +117,18 @@ static sl_status make_labels(sl_sampler *s) {
   return bring(s, &s->labels);
 }
 
+/* The device is the exec's from here on. */
+static sl_status exec_of(sl_sampler *s, sl_exec *e) {
+  *e = sl_exec_on(s->ctx, s->device);
+  return s->device->use ? s->device->use(s->device) : SL_STATUS_OK;
+}
+
 static sl_status draw(sl_sampler *s, sl_stream stream, uint32_t number, sl_tensor *out) {
   sl_step step = {.seed = s->o.seed, .step = number, .first_sample = (uint32_t)s->o.first};
-  sl_exec e = sl_exec_on(s->ctx, s->device);
+  sl_exec e;
   sl_view y = sl_tensor_view(out);
+  SL_TRY(exec_of(s, &e));
   e.step = sl_tensor_data(s->step_block);
-  if (s->device->use) SL_TRY(s->device->use(s->device));
   SL_TRY(e.kernels->put(&e, sl_tensor_data(s->step_block), &step, sizeof step));
   return e.kernels->normal(&e, &y, (int)stream);
 }
@@ -163,7 +169,7 @@ static sl_status make_state(sl_sampler *s) {
   SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x));
   SL_TRY(sl_tensor_zeros(s->ctx, dev, SL_F32, &shape, &s->noise));
   if (s->o.mask) SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->known_noise));
-  SL_TRY(sl_tensor_new(s->ctx, NULL, SL_I64, &SL_SHAPE(s->o.n), &s->t));
+  SL_TRY(sl_tensor_new(s->ctx, dev, SL_I64, &SL_SHAPE(s->o.n), &s->t));
   SL_TRY(sl_tensor_new(s->ctx, dev, SL_U8, &SL_SHAPE((int64_t)sizeof(sl_step)), &s->step_block));
   float scale = (float)s->o.cfg;
   SL_TRY(sl_tensor_from(s->ctx, SL_F32, 0, NULL, &scale, &s->scale));
@@ -324,6 +330,13 @@ static sl_status prepare_noise(sl_sampler *s, int64_t i) {
   return draw(s, SL_STREAM_SAMPLE_STEP, (uint32_t)i, s->noise);
 }
 
+static sl_status fill_t(sl_sampler *s, int64_t i) {
+  sl_exec e;
+  sl_view t = sl_tensor_view(s->t);
+  SL_TRY(exec_of(s, &e));
+  return e.kernels->fill(&e, &t, (double)i);
+}
+
 /* A tensor that a step may write: the spare one, unless someone holds it to look at. */
 static sl_status free_image(sl_sampler *s, sl_tensor **spare) {
   sl_shape shape = image_shape(s);
@@ -346,7 +359,7 @@ sl_status sl_sampler_step(sl_sampler *s, bool *done) {
   SL_TRY(prepare_noise(s, i));
   SL_TRY(free_image(s, &s->spare));
   SL_TRY(free_image(s, &s->spare0));
-  for (int64_t k = 0; k < s->o.n; k++) ((int64_t *)sl_tensor_data(s->t))[k] = i;
+  SL_TRY(fill_t(s, i));
   step_build b = {s, sl__sampler_guided(s, i), i == 0, NULL};
   sl_run run = {.params = s->o.params, .outputs = (sl_tensor *[]){s->spare, s->spare0}};
   if (!run.params) SL_TRY(sl_model_weights(s->o.model, &run.params));

@@ -15,7 +15,7 @@ struct sl_sampler {
   sl_tensor *labels;       /* i64 [n]: the condition */
   sl_tensor *x, *x0, *noise, *known_noise, *scale;
   sl_tensor *spare, *spare0; /* that the next step writes: x and x0 of the step before, or NULL */
-  sl_tensor *t;              /* i64 [n], on the CPU */
+  sl_tensor *t;              /* i64 [n] */
   sl_tensor *step_block;     /* of draws: an sl_step where the device's kernels read it */
   int64_t steps, done;
   sl_eager *programs;

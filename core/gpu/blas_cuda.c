@@ -45,7 +45,7 @@ _Static_assert(sizeof(problem) == 11 * 8 + 12 * 4, "a problem has no padding");
 
 typedef struct found {
   problem q;
-  bool refused;
+  bool refused, tuned;
   size_t workspace;
   cublasLtMatmulAlgo_t algo;
 } found;
@@ -69,6 +69,7 @@ struct sl_blas_plan {
   cublasLtMatrixLayout_t left, right, d;
   cublasLtMatmulAlgo_t algo;
   size_t workspace;
+  bool tuned;
 };
 
 enum { MAX_WORKSPACE = 32 << 20, ASKED = 4, MAX_TRIES = 16 };
@@ -429,14 +430,6 @@ static sl_status point(const sl_blas_plan *p, const operands *o) {
   return s == CUBLAS_STATUS_SUCCESS ? SL_STATUS_OK : lt_fail(lt, s, "setting an address");
 }
 
-sl_status sl_blas_run(const sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux,
-                      bool accumulate, void *workspace) {
-  operands o = {c, a, b, bias, aux, workspace};
-  SL_REQUIRE(!accumulate || plan->accumulates, ARG, "cuBLASLt: gelu and its gradient cannot be added to a result");
-  SL_TRY(point(plan, &o));
-  return launch(plan, &plan->algo, &o, accumulate ? 1.0f : 0.0f, plan->workspace);
-}
-
 /* --- tuning --- */
 
 typedef struct timer {
@@ -473,29 +466,38 @@ static void choose(sl_blas_plan *p, const timer *t, const operands *o, const cub
     p->algo = r[i].algo;
   }
   found *f = known(p->gpu->blas, &p->q);
+  if (f) f->tuned = true;
   if (f) f->algo = p->algo; /* needs no more workspace than the one before */
 }
 
-sl_status sl_blas_tune(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux,
-                       void *workspace, int tries) {
-  if (tries < 2) return SL_STATUS_OK;
-  operands o = {c, a, b, bias, aux, workspace};
+static sl_status tune(sl_blas_plan *plan, const operands *o, int tries) {
   timer t = {.stream = (cudaStream_t)plan->gpu->stream};
-  enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  SL_TRY(cuda_check(cudaStreamIsCapturing(t.stream, &capture), "cudaStreamIsCapturing"));
-  SL_REQUIRE(capture == cudaStreamCaptureStatusNone, ARG, "cuBLASLt: a stream that is captured cannot be timed");
   cublasLtMatmulHeuristicResult_t results[MAX_TRIES];
   int count = 0;
   cublasStatus_t found_some =
       search(plan->gpu->blas, plan, plan->workspace, tries < MAX_TRIES ? tries : MAX_TRIES, results, &count);
   if (found_some != CUBLAS_STATUS_SUCCESS || count < 2) return SL_STATUS_OK;
   sl_status status;
-  SL_GOTO(point(plan, &o));
   SL_GOTO(cuda_check(cudaEventCreate(&t.start), "cudaEventCreate"));
   SL_GOTO(cuda_check(cudaEventCreate(&t.stop), "cudaEventCreate"));
-  choose(plan, &t, &o, results, count);
+  choose(plan, &t, o, results, count);
 done:
   if (t.start) cudaEventDestroy(t.start);
   if (t.stop) cudaEventDestroy(t.stop);
   return status;
+}
+
+sl_status sl_blas_run(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux, bool accumulate,
+                      void *workspace) {
+  operands o = {c, a, b, bias, aux, workspace};
+  const sl_gpu *gpu = plan->gpu;
+  SL_REQUIRE(!accumulate || plan->accumulates, ARG, "cuBLASLt: gelu and its gradient cannot be added to a result");
+  SL_TRY(point(plan, &o));
+  if (gpu->tune > 1 && !plan->tuned && !accumulate && !gpu->recording) {
+    const found *f = known(gpu->blas, &plan->q);
+    plan->tuned = true;
+    if (f && f->tuned) plan->algo = f->algo;
+    else SL_TRY(tune(plan, &o, gpu->tune));
+  }
+  return launch(plan, &plan->algo, &o, accumulate ? 1.0f : 0.0f, plan->workspace);
 }

@@ -39,8 +39,6 @@ typedef struct sl_dnn_attention_data {
 SL_MUST_USE sl_status sl_dnn_attention_plan(sl_gpu *gpu, const sl_dnn_attention *a, sl_dnn_plan **out);
 bool sl_dnn_attention_fits(const sl_dnn_attention_data *d); /* as sl_dnn_conv_fits */
 SL_MUST_USE sl_status sl_dnn_attention_run(sl_dnn_plan *plan, const sl_dnn_attention_data *d, void *workspace);
-SL_MUST_USE sl_status sl_dnn_attention_tune(sl_dnn_plan *plan, const sl_dnn_attention_data *d, void *workspace,
-                                            int tries);
 
 /* --- convolution, as ops/conv.h has it --- */
 
@@ -67,8 +65,6 @@ SL_MUST_USE sl_status sl_dnn_conv_plan(sl_gpu *gpu, const sl_dnn_conv *c, sl_dnn
 bool sl_dnn_conv_fits(const void *image, const void *filter, const void *bias, const void *output);
 SL_MUST_USE sl_status sl_dnn_conv_run(sl_dnn_plan *plan, void *image, void *filter, void *bias, void *output,
                                       void *workspace);
-SL_MUST_USE sl_status sl_dnn_conv_tune(sl_dnn_plan *plan, void *image, void *filter, void *bias, void *output,
-                                       void *workspace, int tries);
 
 /* --- both ---
  * plan: *out NULL with OK: not served. OOM; DEVICE if the library fails where it should not. Equal plans are one, and
@@ -76,9 +72,8 @@ SL_MUST_USE sl_status sl_dnn_conv_tune(sl_dnn_plan *plan, void *image, void *fil
  *   gpu->tf32, rounds no operand.
  * fits: whether addresses are multiples of 16 bytes, NULL among them; if not, they are for the caller's own kernels.
  * run: puts the work into the stream; allocates no device memory; may be captured. ARG: not aligned; DEVICE.
- * tune: times up to `tries` engines that the workspace suffices for, on this data, and keeps the fastest, in all plans
- *   that are equal. Writes what a run writes. Programs that were tuned apart may differ in their last bits. Waits for
- * the stream; during capture: ARG. tries below 2: nothing is done. */
+ *   With gpu->tune, the first run of a plan that is not recorded times that many engines which the workspace suffices for, and
+ *   keeps the fastest, in all plans that are equal: processes may then differ in last bits. */
 
 void sl_dnn_release(sl_dnn_plan *plan);           /* NULL is allowed; before sl_dnn_close */
 size_t sl_dnn_workspace(const sl_dnn_plan *plan); /* bytes, aligned to 256, that a run needs */

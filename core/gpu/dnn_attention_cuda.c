@@ -216,10 +216,6 @@ sl_status sl_dnn_attention_run(sl_dnn_plan *plan, const sl_dnn_attention_data *d
   return sl__dnn_run(plan, DATA(d, workspace), workspace);
 }
 
-sl_status sl_dnn_attention_tune(sl_dnn_plan *plan, const sl_dnn_attention_data *d, void *workspace, int tries) {
-  return sl__dnn_tune(plan, DATA(d, workspace), workspace, tries);
-}
-
 sl_status sl_dnn_check_attention(sl_context *ctx, const char *device_json, const sl_dnn_attention *from,
                                  sl_dnn_report *out) {
   sl_dnn_attention a = tidied(from);

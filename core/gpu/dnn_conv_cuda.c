@@ -123,12 +123,6 @@ sl_status sl_dnn_conv_run(sl_dnn_plan *plan, void *image, void *filter, void *bi
   return sl__dnn_run(plan, data, workspace);
 }
 
-sl_status sl_dnn_conv_tune(sl_dnn_plan *plan, void *image, void *filter, void *bias, void *output, void *workspace,
-                           int tries) {
-  void *data[] = {image, filter, output, bias};
-  return sl__dnn_tune(plan, data, workspace, tries);
-}
-
 sl_status sl_dnn_check_conv(sl_context *ctx, const char *device_json, bool tf32, const sl_dnn_conv *c,
                             sl_dnn_report *out) {
   sl_dnn_recipe r = recipe(c, tf32);

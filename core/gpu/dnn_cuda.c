@@ -11,6 +11,8 @@ struct sl_dnn_shared {
   sl_dnn_shared *next;
   int users;
   sl_dnn_recipe recipe;
+  sl_gpu *gpu;
+  bool ran;
   sl_dnn_engine engine; /* none: not served, which is kept too */
   size_t bytes;         /* that the engine may use */
 };
@@ -152,6 +154,7 @@ sl_status sl__dnn_plan(sl_gpu *gpu, const sl_dnn_recipe *r, sl_dnn_plan **out) {
   sl_dnn_shared *s = find(d, r);
   if (!s) s = shared_new(d, r);
   if (!s) return SL_STATUS_OOM;
+  s->gpu = gpu;
   if (s->engine.exec) {
     *out = sl_alloc_zero(d->ctx, sizeof **out);
     if (!*out) return SL_STATUS_OOM;
@@ -222,11 +225,6 @@ static sl_status execute(const sl_dnn_plan *p, const sl_dnn_engine *e) {
   return sl__dnn_status(d, d->BackendExecute(d->handle, e->exec, p->pack), "running a plan");
 }
 
-sl_status sl__dnn_run(sl_dnn_plan *p, void *const *data, void *workspace) {
-  SL_TRY(prepare(p, data, workspace));
-  return execute(p, &p->of->engine);
-}
-
 /* --- timing --- */
 
 typedef struct timer {
@@ -278,14 +276,10 @@ static sl_status choose(sl_dnn_plan *p, sl_dnn_engine *e, int n) {
   return SL_STATUS_OK;
 }
 
-sl_status sl__dnn_tune(sl_dnn_plan *p, void *const *data, void *workspace, int tries) {
+/* Exchanges the engine for the fastest, before anything was recorded that launches it. */
+static sl_status tune(sl_dnn_plan *p, int tries) {
   enum { MOST = 16 };
   sl_dnn_shared *s = p->of;
-  enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  if (tries < 2) return SL_STATUS_OK;
-  SL_TRY(cuda_check(cudaStreamIsCapturing((cudaStream_t)s->dnn->stream, &capture), "cudaStreamIsCapturing"));
-  SL_REQUIRE(capture == cudaStreamCaptureStatusNone, ARG, "cuDNN: a stream that is captured cannot be timed");
-  SL_TRY(prepare(p, data, workspace));
   sl_dnn_engine e[MOST];
   sl_dnn_graph g;
   sl__dnn_graph_build(&g, s->dnn, &s->recipe);
@@ -294,4 +288,12 @@ sl_status sl__dnn_tune(sl_dnn_plan *p, void *const *data, void *workspace, int t
   sl_status status = choose(p, e, n);
   for (int i = 0; i < n; i++) sl__dnn_engine_free(s->dnn, &e[i]);
   return status;
+}
+
+sl_status sl__dnn_run(sl_dnn_plan *p, void *const *data, void *workspace) {
+  sl_dnn_shared *s = p->of;
+  SL_TRY(prepare(p, data, workspace));
+  if (s->gpu->tune > 1 && !s->ran && !s->gpu->recording) SL_TRY(tune(p, s->gpu->tune));
+  s->ran = true;
+  return execute(p, &s->engine);
 }

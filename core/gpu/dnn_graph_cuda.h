@@ -110,7 +110,6 @@ int sl__dnn_search(sl_dnn_graph *g, int most, size_t room, sl_dnn_engine *out);
 sl_status sl__dnn_plan(sl_gpu *gpu, const sl_dnn_recipe *r, sl_dnn_plan **out);
 /* data: the pointers of the tensors that are not values, by uid. */
 sl_status sl__dnn_run(sl_dnn_plan *p, void *const *data, void *workspace);
-sl_status sl__dnn_tune(sl_dnn_plan *p, void *const *data, void *workspace, int tries);
 sl_status sl__dnn_check(sl_context *ctx, const char *device_json, const sl_dnn_recipe *r, sl_dnn_report *out);
 
 #endif

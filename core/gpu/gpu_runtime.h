@@ -18,6 +18,7 @@ typedef struct sl_gpu {
   void *blas, *dnn;     /* handles, made at first use and closed by sl_blas_close and sl_dnn_close; NULL until then */
   bool no_blas, no_dnn; /* looked for and not found: not looked for again */
   bool recording;       /* launches are being recorded: nothing may be allocated, waited for or recorded once more */
+  int tune;             /* algorithms that a library's operation tries at its first run; below 2: its first guess stays */
   bool tf32;            /* f32 products may round what they multiply to TF32 */
 } sl_gpu;
 

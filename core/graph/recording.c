@@ -1,5 +1,6 @@
 /* Recordings: the launches of a program's steps, kept by what they are bound to, and replayed as one. The first run with
  * some bindings launches the steps one by one (libraries make their choices then), the second is recorded. */
+#include <stdio.h>
 #include <string.h>
 
 #include "graph/program_internal.h"
@@ -43,7 +44,10 @@ static sl_status record(sl_program *p, const sl_run *run, sl_recording *r) {
   dev->gpu->recording = true;
   sl_status ran = sl__run_steps(p, run);
   dev->gpu->recording = false;
+  char why[512] = ""; /* what failed first; that the recording is then broken says less */
+  if (ran != SL_STATUS_OK) snprintf(why, sizeof why, "%s", sl_error());
   sl_status ended = dev->record_end(dev, &handle);
+  if (ran != SL_STATUS_OK) (void)sl_fail(ran, "%s", why);
   if (ran == SL_STATUS_OK && ended == SL_STATUS_OK) {
     r->handle = handle;
     return SL_STATUS_OK;

@@ -57,8 +57,9 @@ static sl_status make_tables(sl_program *p) {
       p->there.fixed[i] = sl_tensor_data(t);
       continue;
     }
-    SL_REQUIRE(sl_tensor_is_contiguous(t), UNSUPPORTED, "%s: a table with gaps cannot be brought to %s; make it contiguous",
-               sl__node_label(s->leaf), p->exec.device->name);
+    SL_REQUIRE(sl_tensor_is_contiguous(t), UNSUPPORTED,
+               "%s: a table with gaps cannot be brought to %s; make it contiguous", sl__node_label(s->leaf),
+               p->exec.device->name);
     p->there.fixed[i] = take(p, s->bytes);
     if (!p->there.fixed[i]) return SL_STATUS_OOM;
   }
@@ -122,22 +123,28 @@ static void span_of(const sl_value *v, size_t *before, size_t *bytes) {
   *bytes = empty ? 0 : (size_t)((high - low + 1) * size);
 }
 
-static sl_status bring_input(sl_program *p, const sl_run *run, int i) {
+/* Without a wait where that is safe: a copy from pageable memory may still read it after it returned. */
+static sl_status bring(sl_program *p, void *to, const void *from, size_t bytes, bool pinned) {
   const sl_device *dev = p->exec.device;
+  if (!pinned && bytes <= SL_PUT_BYTES) return sl_device_put(dev, p->exec.ctx, to, from, bytes);
+  return dev->copy_in(dev, to, from, bytes, pinned ? p->exec.stream : NULL);
+}
+
+static sl_status bring_input(sl_program *p, const sl_run *run, int i) {
   size_t before, bytes;
   span_of(p->plan.g->inputs[i], &before, &bytes);
   if (!p->there.in[i]) p->there.in[i] = take(p, bytes);
   if (!p->there.in[i]) return SL_STATUS_OOM;
-  /* Pageable memory is free again when this returns, pinned memory when the caller has synchronised. */
-  return dev->copy_in(dev, p->there.in[i], (const char *)sl_tensor_data(run->inputs[i]) - before, bytes, p->exec.stream);
+  /* Pinned memory is the caller's again after a synchronisation. */
+  return bring(p, p->there.in[i], (const char *)sl_tensor_data(run->inputs[i]) - before, bytes,
+               sl_tensor_device(run->inputs[i]) == p->exec.device->host);
 }
 
 static sl_status bring_step(sl_program *p, const sl_run *run) {
   static const sl_step zero;
   const sl_step *step = run->step ? run->step : &zero;
   p->exec.step = run->device_step ? run->device_step : p->there.step;
-  const sl_device *dev = p->exec.device;
-  return run->device_step ? SL_STATUS_OK : dev->copy_in(dev, p->there.step, step, sizeof *step, p->exec.stream);
+  return run->device_step ? SL_STATUS_OK : bring(p, p->there.step, step, sizeof *step, false);
 }
 
 static sl_view flat_view(const sl_tensor *t) {

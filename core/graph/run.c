@@ -43,6 +43,7 @@ sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes) {
   SL_TRY(sl_graph_status(g));
   sl_plan p;
   sl_exec e = sl_exec_on(g->ctx, g->device);
+  if (g->device->use) SL_TRY(g->device->use(g->device));
   SL_TRY(sl__plan_make(g, &e, false, &p));
   *bytes = p.arena_bytes;
   sl__plan_clear(&p);
@@ -110,14 +111,14 @@ done:
 void sl_program_free(sl_program *p) {
   if (!p) return;
   sl_context *ctx = p->exec.ctx;
-  for (int i = 0; i < p->plan.n_steps; i++) {
-    sl_plan_step *s = &p->plan.steps[i];
-    if (s->state && s->node->op->rules->release) s->node->op->rules->release(&p->exec, s->state);
-  }
-  if (p->exec.device->gpu) {
+  if (p->exec.device->gpu) { /* recordings before the steps whose plans they launch */
     sl__recording_free(p);
     sl__profile_free(p);
     sl__residence_free(p);
+  }
+  for (int i = 0; i < p->plan.n_steps; i++) {
+    sl_plan_step *s = &p->plan.steps[i];
+    if (s->state && s->node->op->rules->release) s->node->op->rules->release(&p->exec, s->state);
   }
   if (p->arena) {
     sl__check_end(p);

@@ -1,4 +1,7 @@
 /* Products on GPUs: cuBLASLt where it has an algorithm, own kernels elsewhere. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "gpu/blas.h"
 #include "ops/elementwise.h"
 #include "ops/gemm_kernels_cuda.h"
@@ -7,7 +10,6 @@
 typedef struct gemm_plan {
   sl_gemm g;
   sl_blas_plan *blas; /* NULL: own kernels */
-  size_t bias_at;     /* of an f32 copy of a bf16 bias in the workspace, for own kernels */
 } gemm_plan;
 
 static bool is_empty(const sl_gemm *g) {
@@ -52,12 +54,19 @@ static sl_status plan_blas(sl_exec *e, const sl_gemm *g, sl_blas_plan **out) {
   return is_empty(g) ? SL_STATUS_OK : sl_blas_plan_new(e->device->gpu, &p, out, &answer);
 }
 
+/* SLUICE_GEMM_EPILOGUES=none, gelu or sums leaves the others to kernels of their own, to compare them by time; all is the default. */
+static bool asked_for(sl_gemm_epilogue epilogue) {
+  const char *only = getenv("SLUICE_GEMM_EPILOGUES");
+  if (!only || !*only || !strcmp(only, "all")) return true;
+  return !strcmp(only, epilogue == SL_GEMM_ROW_SUMS ? "sums" : "gelu");
+}
+
 /* Epilogues are for the library's own pass; sums of A's rows want A^T's rows to lie whole, for the case that it is not taken. */
 sl_status sl_cuda_gemm_fuses(sl_exec *e, const sl_gemm *g, bool *yes) {
   sl_blas_plan *blas = NULL;
   bool gelu = g->epilogue == SL_GEMM_GELU || g->epilogue == SL_GEMM_GELU_AUX;
   *yes = g->epilogue == SL_GEMM_PLAIN;
-  if (*yes || g->rank > 0 || (gelu && !g->bias) || (g->epilogue == SL_GEMM_ROW_SUMS && g->a_row != 1)) return SL_STATUS_OK;
+  if (*yes || g->rank > 0 || !asked_for(g->epilogue) || (gelu && !g->bias) || (g->epilogue == SL_GEMM_ROW_SUMS && g->a_row != 1)) return SL_STATUS_OK;
   SL_TRY(plan_blas(e, g, &blas));
   *yes = blas != NULL;
   sl_blas_free(blas);

@@ -17,3 +17,9 @@ sl_status sl_device_copy_views(const sl_device *dev, sl_context *ctx, const sl_v
   SL_TRY(dev->use(dev));
   return e.kernels->copy(&e, dst, &from);
 }
+
+sl_status sl_device_put(const sl_device *dev, sl_context *ctx, void *to, const void *from, size_t bytes) {
+  sl_exec e = sl_exec_on(ctx, dev);
+  SL_TRY(dev->use(dev));
+  return e.kernels->put(&e, to, from, bytes);
+}

@@ -5,12 +5,10 @@
 
 namespace {
 
-constexpr int MOST = 256;
-
 struct put_args {
   unsigned char *to;
   int n;
-  unsigned char bytes[MOST];
+  unsigned char bytes[SL_PUT_BYTES];
 };
 
 } // namespace
@@ -22,7 +20,7 @@ __global__ void put_kernel(const put_args a) {
 
 extern "C" sl_status sl_cuda_put(sl_exec *e, void *to, const void *from, size_t bytes) {
   put_args a = {(unsigned char *)to, (int)bytes, {}};
-  SL_REQUIRE(bytes <= MOST, INTERNAL, "put: %zu bytes, expected at most %d", bytes, MOST);
+  SL_REQUIRE(bytes <= SL_PUT_BYTES, INTERNAL, "put: %zu bytes, expected at most %d", bytes, SL_PUT_BYTES);
   memcpy(a.bytes, from, bytes);
-  return bytes ? SL_LAUNCH(put_kernel, 1, MOST, 0, e->stream, a) : SL_STATUS_OK;
+  return bytes ? SL_LAUNCH(put_kernel, 1, SL_PUT_BYTES, 0, e->stream, a) : SL_STATUS_OK;
 }

@@ -22,8 +22,8 @@ struct sl_device {
   sl_device_kind kind;
   const char *name; /* "cpu", "cuda:0", "gpu-host" */
   sl_gpu *gpu;      /* NULL: the CPU */
-  /* NULL on failure, with the error text set. Blocks are aligned to 64 bytes (256 on GPUs); freeing waits, if it must, for
-   * what was launched before. */
+  /* NULL on failure, with the error text set. Blocks are aligned to 64 bytes (256 on GPUs); freeing waits, if it must,
+   * for what was launched before. */
   void *(*alloc)(const sl_device *, sl_context *, size_t bytes);
   void (*free)(const sl_device *, sl_context *, void *p);
   /* Between host memory and this device, or within it; after all that was launched before. Complete when they return,
@@ -36,8 +36,8 @@ struct sl_device {
   sl_status (*sync)(const sl_device *, void *stream);
 
   /* --- GPUs only; NULL on the CPU --- */
-  int64_t *fault;        /* what kernels note; read and cleared by sync */
-  const sl_device *host; /* kind CPU: memory from which copies run beside the host ("pinned") */
+  int64_t *fault;                      /* what kernels note; read and cleared by sync */
+  const sl_device *host;               /* kind CPU: memory from which copies run beside the host ("pinned") */
   sl_status (*use)(const sl_device *); /* makes it the calling thread's: before anything is launched */
   sl_status (*memory)(const sl_device *, sl_device_memory *out);
   /* What is launched between begin and end is recorded instead of run, and replayed as one. A failed end gives NULL. */
@@ -56,8 +56,8 @@ extern const sl_device sl_device_cpu;
 
 /* What a kind of GPU brings; the symbols are there where it is built in. */
 typedef struct sl_device_driver {
-  const char *prefix;                                                    /* "cuda": devices are cuda:0, cuda:1, … */
-  int (*count)(void);                                                    /* devices there; 0 without a driver */
+  const char *prefix;                                                   /* "cuda": devices are cuda:0, cuda:1, … */
+  int (*count)(void);                                                   /* devices there; 0 without a driver */
   sl_status (*open)(sl_context *ctx, int index, const sl_device **out); /* closed by close */
   void (*close)(sl_context *ctx, const sl_device *dev);
   const char *(*missing)(void); /* why count is 0, in words; "" otherwise */
@@ -66,16 +66,22 @@ typedef struct sl_device_driver {
 } sl_device_driver;
 extern const sl_device_driver sl_driver_cuda __attribute__((weak)), sl_driver_gpu_host __attribute__((weak));
 
-/* "cpu", "cuda" (the first), "cuda:1"; "auto" is sl_device_default's. Opened at first use, once for a context, and closed with it.
- * DEVICE error names what there is. */
+/* "cpu", "cuda" (the first), "cuda:1"; "auto" is sl_device_default's. Opened at first use, once for a context, and
+ * closed with it. DEVICE error names what there is. */
 SL_MUST_USE sl_status sl_device_find(sl_context *ctx, const char *name, const sl_device **out);
 /* The device of models that name none: SLUICE_DEVICE in the environment, else the first GPU, else the CPU. A GPU build
  * without a GPU says so in the context's log, once. */
 SL_MUST_USE sl_status sl_device_default(sl_context *ctx, const sl_device **out);
 /* Name i, from 0, of the devices of this build and machine; NULL past the end. Nothing is opened. */
 const char *sl_device_name(int i);
-/* dst = src, views of one device's memory, as sl_view_copy does it on the host. ops/ defines it where GPUs are built in. */
-extern sl_status sl_device_copy_views(const sl_device *dev, sl_context *ctx, const struct sl_view *dst, const struct sl_view *src)
+/* dst = src, views of one device's memory, as sl_view_copy does it on the host. ops/ defines it where GPUs are built
+ * in. */
+extern sl_status sl_device_copy_views(const sl_device *dev, sl_context *ctx, const struct sl_view *dst,
+                                      const struct sl_view *src) __attribute__((weak));
+/* Bytes of the host's, at most SL_PUT_BYTES, to dev's memory, in its order: `from` may go when this returns, and
+ * nothing is waited for. Defined with it. */
+enum { SL_PUT_BYTES = 256 };
+extern sl_status sl_device_put(const sl_device *dev, sl_context *ctx, void *to, const void *from, size_t bytes)
     __attribute__((weak));
 bool sl_device_built(const sl_device_driver *driver); /* whether the driver is in this build */
 /* The sync's part that all GPUs share: makes a status of what kernels noted, and clears it. */

@@ -103,7 +103,7 @@ static void cuda_free(const sl_device *dev, sl_context *ctx, void *p) {
 static sl_status sync(const sl_device *dev, void *stream) {
   (void)stream;
   SL_TRY(use(dev));
-  CUDA(dev, "what ran before failed", cudaStreamSynchronize(stream_of(dev)));
+  CUDA(dev, "what ran before failed (SLUICE_CUDA_SYNC=1 tells which operation)", cudaStreamSynchronize(stream_of(dev)));
   return sl_device_take_fault(dev);
 }
 
@@ -259,14 +259,19 @@ static sl_status make(cuda_device *c) {
 
 static void close_device(sl_context *ctx, const sl_device *dev) {
   cuda_device *c = of(dev);
-  if (use(dev) == SL_STATUS_OK) {
-    if (c->gpu.stream) cudaStreamSynchronize(stream_of(dev));
-    sl_blas_close(&c->gpu);
-    sl_dnn_close(&c->gpu);
-    if (c->table.fault) cudaFreeHost(c->table.fault);
-    if (c->gpu.stream) cudaStreamDestroy(stream_of(dev));
-  }
+  bool works = use(dev) == SL_STATUS_OK; /* not after a fault that broke the process's CUDA */
+  if (works && c->gpu.stream) cudaStreamSynchronize(stream_of(dev));
+  sl_blas_close(&c->gpu);
+  sl_dnn_close(&c->gpu);
+  if (works && c->table.fault) cudaFreeHost(c->table.fault);
+  if (works && c->gpu.stream) cudaStreamDestroy(stream_of(dev));
   sl_free(ctx, c);
+}
+
+/* A switch of the environment: 0 unless it is set to another number. */
+static int number_of(const char *name) {
+  const char *value = getenv(name);
+  return value ? atoi(value) : 0;
 }
 
 static sl_status open_device(sl_context *ctx, int index, const sl_device **out) {
@@ -274,8 +279,7 @@ static sl_status open_device(sl_context *ctx, int index, const sl_device **out) 
   cuda_device *c = sl_alloc_zero(ctx, sizeof *c);
   if (!c) return SL_STATUS_OOM;
   snprintf(c->name, sizeof c->name, "cuda:%d", index);
-  const char *tf32 = getenv("SLUICE_TF32");
-  c->gpu = (sl_gpu){.ctx = ctx, .index = index, .tf32 = tf32 && *tf32 && *tf32 != '0'};
+  c->gpu = (sl_gpu){.ctx = ctx, .index = index, .tf32 = number_of("SLUICE_TF32") != 0, .tune = number_of("SLUICE_TUNE")};
   c->host = sl_device_cpu;
   c->host.alloc = pinned_alloc;
   c->host.free = pinned_free;

@@ -35,10 +35,10 @@ typedef struct sl_train_options {
   int64_t batch, micro_batch; /* micro_batch divides batch; 0: the whole batch */
   uint32_t seed;
   bool flip;      /* horizontal, each with probability 1/2 */
-  /* What backward computes again instead of keeping it: SEGMENTS are blocks; NONE: on a GPU all the same norms and activations,
-   * whose kernels are waiting for memory, not for arithmetic. */
+  /* What backward computes again instead of keeping it: SEGMENTS are blocks, LIGHT norms and activations. NONE: on a GPU whose
+   * memory (or the context's limit) would be nine tenths full, LIGHT all the same. */
   sl_recompute recompute;
-  bool keep_all; /* nothing is computed again, on a GPU either */
+  bool keep_all; /* with NONE: nothing is computed again, whatever it takes */
   sl_precision precision;
   sl_dataset *holdout; /* for sl_trainer_evaluate; NULL: none */
   int loader_threads;  /* that read batches ahead; 0: none; negative: one where images must be decoded */

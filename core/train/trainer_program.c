@@ -4,6 +4,8 @@
 #include "ops/ops.h"
 #include "train/trainer_internal.h"
 
+static const double KEEP_SHARE = 0.9; /* of a GPU's memory that may go to keeping what could be computed again */
+
 /* --- checks --- */
 
 static sl_status check_values(const char *what, const sl_tensor *t, bool density) {
@@ -87,11 +89,6 @@ sl_status sl_train_check(const sl_train_options *o) {
 
 int64_t sl_train_micro_size(const sl_train_options *o) { return o->micro_batch ? o->micro_batch : o->batch; }
 
-static sl_recompute recompute_of(const sl_train_options *o) {
-  bool light = o->recompute == SL_RECOMPUTE_NONE && !o->keep_all && o->model->device->gpu;
-  return light ? SL_RECOMPUTE_LIGHT : o->recompute;
-}
-
 static sl_status add_gradients(sl_builder *b, sl_value *loss, sl_recompute recompute) {
   sl_graph *g = b->g;
   sl_context *ctx = sl_graph_context(g);
@@ -126,14 +123,14 @@ static sl_losses describe_loss(const sl_train_options *o, sl_builder *b, sl_valu
 }
 
 /* The loss of a micro-batch, with its gradients (training) or without. */
-static sl_status build_graph(const sl_train_options *o, bool training, sl_graph *g) {
+static sl_status build_graph(const sl_train_options *o, sl_recompute recompute, bool training, sl_graph *g) {
   const sl_model_info *f = &o->model->info;
   int64_t n = sl_train_micro_size(o);
   sl_shape image = SL_SHAPE(n, f->in_channels, f->height, f->width);
   sl_builder b;
   SL_TRY(sl_builder_init(&b, g, o->model->params, false));
   b.training = training;
-  b.recompute = training && o->recompute == SL_RECOMPUTE_SEGMENTS;
+  b.recompute = training && recompute == SL_RECOMPUTE_SEGMENTS;
   sl_precision_use(o->precision, &b);
   sl_value *x0 = sl_input(g, "x0", SL_F32, &image), *t = sl_input(g, "t", SL_I64, &SL_SHAPE(n));
   sl_value *y = sl_input(g, "y", SL_I64, &SL_SHAPE(n)), *noise = sl_input(g, "noise", SL_F32, &image);
@@ -142,7 +139,7 @@ static sl_status build_graph(const sl_train_options *o, bool training, sl_graph 
   if (s == SL_STATUS_OK && training) {
     /* The gradient of the batch's mean loss, gathered over micro-batches. */
     sl_value *total = sl_mul_scalar(sl_sum(l.loss, 0, NULL, false), 1.0 / o->batch);
-    s = add_gradients(&b, total, recompute_of(o));
+    s = add_gradients(&b, total, recompute);
   }
   sl_builder_clear(&b);
   SL_TRY(s);
@@ -151,16 +148,6 @@ static sl_status build_graph(const sl_train_options *o, bool training, sl_graph 
   sl_graph_output(g, "mse", l.mse ? l.mse : sl_mul_scalar(l.loss, 0.0));
   sl_graph_output(g, "vb", l.vb ? l.vb : sl_mul_scalar(l.loss, 0.0));
   return sl_graph_status(g);
-}
-
-sl_status sl_train_compile(sl_context *ctx, const sl_train_options *o, bool training, sl_program **out) {
-  sl_graph *g = NULL;
-  SL_TRY(sl_graph_new(ctx, &g));
-  sl_graph_set_device(g, o->model->device);
-  sl_status s = build_graph(o, training, g);
-  if (s == SL_STATUS_OK) s = sl_graph_compile(g, NULL, out);
-  sl_graph_release(g);
-  return s;
 }
 
 /* --- memory --- */
@@ -176,24 +163,57 @@ uint64_t sl_train_fixed_bytes(const sl_train_options *o) {
   return bytes + sl_dataset_memory(o->data) + (threads ? sl_loader_memory(o->data, o->batch, threads) : 0);
 }
 
-static sl_status forecast_program(sl_context *ctx, const sl_train_options *o, bool training, uint64_t *bytes) {
+static sl_status forecast_program(sl_context *ctx, const sl_train_options *o, sl_recompute recompute, bool training,
+                                  uint64_t *bytes) {
   sl_graph *g = NULL;
   uint64_t arena = 0;
   SL_TRY(sl_graph_new(ctx, &g));
   sl_graph_set_device(g, o->model->device);
-  sl_status s = build_graph(o, training, g);
+  sl_status s = build_graph(o, recompute, training, g);
   if (s == SL_STATUS_OK) s = sl_graph_forecast(g, &arena);
   sl_graph_release(g);
   *bytes += arena;
   return s;
 }
 
+static sl_status forecast(sl_context *ctx, const sl_train_options *o, sl_recompute recompute, uint64_t *bytes) {
+  *bytes = sl_train_fixed_bytes(o);
+  SL_TRY(forecast_program(ctx, o, recompute, true, bytes));
+  return o->holdout ? forecast_program(ctx, o, recompute, false, bytes) : SL_STATUS_OK;
+}
+
+/* Left to choose, a GPU's backward keeps everything if that fits, which is faster, and else computes norms and
+ * activations again. The memory that there is decides, not what is free: the choice shows in last bits, and a run is to
+ * repeat. */
+static sl_status choose_recompute(sl_context *ctx, const sl_train_options *o, sl_recompute *out) {
+  const sl_device *dev = o->model->device;
+  sl_device_memory memory;
+  uint64_t bytes, limit = sl_context_memory_limit(ctx);
+  *out = o->recompute;
+  if (o->recompute != SL_RECOMPUTE_NONE || o->keep_all || !dev->gpu) return SL_STATUS_OK;
+  SL_TRY(forecast(ctx, o, SL_RECOMPUTE_NONE, &bytes));
+  SL_TRY(dev->memory(dev, &memory));
+  if (!limit || limit > memory.total) limit = memory.total;
+  if ((double)bytes > KEEP_SHARE * (double)limit) *out = SL_RECOMPUTE_LIGHT;
+  return SL_STATUS_OK;
+}
+
 sl_status sl_train_forecast(sl_context *ctx, const sl_train_options *o, uint64_t *bytes) {
+  sl_recompute recompute;
   *bytes = 0;
   SL_TRY(sl_train_check(o));
-  uint64_t sum = sl_train_fixed_bytes(o);
-  SL_TRY(forecast_program(ctx, o, true, &sum));
-  if (o->holdout) SL_TRY(forecast_program(ctx, o, false, &sum));
-  *bytes = sum;
-  return SL_STATUS_OK;
+  SL_TRY(choose_recompute(ctx, o, &recompute));
+  return forecast(ctx, o, recompute, bytes);
+}
+
+sl_status sl_train_compile(sl_context *ctx, const sl_train_options *o, bool training, sl_program **out) {
+  sl_graph *g = NULL;
+  sl_recompute recompute;
+  SL_TRY(choose_recompute(ctx, o, &recompute));
+  SL_TRY(sl_graph_new(ctx, &g));
+  sl_graph_set_device(g, o->model->device);
+  sl_status s = build_graph(o, recompute, training, g);
+  if (s == SL_STATUS_OK) s = sl_graph_compile(g, NULL, out);
+  sl_graph_release(g);
+  return s;
 }

@@ -1,6 +1,7 @@
-/* What a training step launches, and what comes back of it. On a GPU the whole of it is recorded once and replayed: all that
- * changes from step to step lies in the device's memory and is put there before. */
+/* What a training step launches, and what comes back of it. On a GPU the whole of it is recorded once and replayed: all
+ * that changes from step to step lies in the device's memory and is put there before. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/random.h"
@@ -148,7 +149,10 @@ static sl_status record(sl_trainer *tr) {
   dev->gpu->recording = true;
   sl_status ran = launch_all(tr, false);
   dev->gpu->recording = false;
+  char why[512] = ""; /* what failed first; that the recording is then broken says less */
+  if (ran != SL_STATUS_OK) snprintf(why, sizeof why, "%s", sl_error());
   sl_status ended = dev->record_end(dev, &recording);
+  if (ran != SL_STATUS_OK) (void)sl_fail(ran, "%s", why);
   tr->recording = ran == SL_STATUS_OK && ended == SL_STATUS_OK ? recording : NULL;
   if (recording && !tr->recording) dev->record_free(dev, recording);
   return ran == SL_STATUS_OK ? ended : ran;

@@ -159,11 +159,15 @@ function train_options.fit(options)
   local bytes = forecast(options, batch, options.micro_batch)
   if bytes <= room then return bytes end
   local largest = largest_batch(options, options.micro_batch > 0 and options.micro_batch or batch, room)
+  local kept = options.recompute == "none" or not options.recompute
   local advice = largest > 0
     and ('the largest that fits is %d; train.micro_batch = "auto" computes a larger batch in parts'):format(largest)
     or "not even one image fits; a smaller model, train.recompute = true or fewer EMAs need less"
   if largest > 0 and (auto or options.micro_batch > 0) then
     advice = ("the largest micro_batch that fits is %d"):format(largest)
+  end
+  if kept and forecast(with(options, { recompute = "light" }), batch, options.micro_batch) <= room then
+    advice = advice .. '; train.recompute = "light" computes norms and activations again and fits'
   end
   error(("train: a batch of %d%s needs %s, %s of %s are free: %s"):format(batch,
     options.micro_batch > 0 and (" in parts of %d"):format(options.micro_batch) or "", mib(bytes), mib(math.max(0, room)),

@@ -150,7 +150,7 @@ static sl_status run(void *data) {
   return s;
 }
 
-sl_status sl_blas_run(const sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux,
+sl_status sl_blas_run(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux,
                       bool accumulate, void *workspace) {
   (void)workspace;
   job j = {plan, c, bias, aux, a, b, accumulate};

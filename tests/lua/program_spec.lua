@@ -129,7 +129,7 @@ describe("the commands", function()
     for _, bytes in ipairs { "abc", "0", "-1", "5X" } do
       refused(train .. "--memory " .. bytes, ('--memory is "%s"'):format(bytes))
     end
-    refused(train .. "--memory 9M --out /nowhere/x", "of the limit of 9 MiB are free: the largest that fits is 7")
+    refused(train .. "--memory 9M --out /nowhere/x", "of the limit of 9 MiB are free: the largest that fits is ")
     local pipe = assert(io.popen("SLUICE_MEMORY=much " .. program .. " doctor 2>&1"))
     assert.truthy(pipe:read("a"):find('SLUICE_MEMORY is "much"', 1, true))
     pipe:close()
