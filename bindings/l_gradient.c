@@ -55,7 +55,7 @@ static bool same_node(const sl_node *a, const sl_node *b) {
 static bool same_graph(sl_graph *a, sl_program *p) {
   sl_graph *b = sl_program_graph(p);
   int n = sl_graph_node_count(a);
-  if (n != sl_graph_node_count(b)) return false;
+  if (n != sl_graph_node_count(b) || sl_graph_device(a) != sl_graph_device(b)) return false;
   for (int i = 0; i < n; i++)
     if (!same_node(sl_graph_node(a, i), sl_graph_node(b, i))) return false;
   return true;
@@ -132,8 +132,16 @@ static param *read_params(lua_State *L, int *n) {
 
 /* --- the function's trace --- */
 
+/* The program runs where the parameters lie, all of them. */
 static void declare_params(lua_State *L, sl_graph *g, int n, param *p) {
   char name[24];
+  for (int i = 1; i < n; i++) {
+    const sl_device *a = sl_tensor_device(p[0].t), *b = sl_tensor_device(p[i].t);
+    if (a->gpu != b->gpu)
+      slL_error(L, "value_and_grad: parameter %s lies on %s, %s on %s; bring them together with :to(device)", p[0].name, a->name,
+                p[i].name, b->name);
+  }
+  if (n > 0 && sl_tensor_device(p[0].t)->gpu) sl_graph_set_device(g, sl_tensor_device(p[0].t));
   for (int i = 0; i < n; i++) {
     snprintf(name, sizeof name, "param%d", i);
     p[i].v = sl_input_strided(g, name, sl_tensor_dtype(p[i].t), sl_tensor_shape(p[i].t), sl_tensor_strides(p[i].t));

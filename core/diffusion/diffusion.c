@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "diffusion/process.h"
+#include "ops/diffusion_loss.h"
 #include "ops/ops.h"
 
 #define PROGRAMS 24
@@ -47,12 +48,35 @@ static double table_value(const sl_schedule *s, sl_diffusion_table t, int64_t i)
   return 0;
 }
 
+/* What the network predicts, as the loss reads it (diffusion_loss.h). */
+static void loss_row(const sl_diffusion *d, int64_t i, double *row) {
+  const sl_schedule *s = d->schedule;
+  row[SL_LOSS_TARGET_NOISE] = d->predict == SL_PREDICT_EPS;
+  row[SL_LOSS_TARGET_X0] = row[SL_LOSS_X_OUT] = d->predict == SL_PREDICT_X0;
+  row[SL_LOSS_X_XT] = 0;
+  if (d->predict == SL_PREDICT_EPS) {
+    row[SL_LOSS_X_XT] = s->sqrt_recip_alphas_cumprod[i];
+    row[SL_LOSS_X_OUT] = -s->sqrt_recipm1_alphas_cumprod[i];
+  } else if (d->predict == SL_PREDICT_V) {
+    row[SL_LOSS_TARGET_NOISE] = row[SL_LOSS_X_XT] = s->sqrt_alphas_cumprod[i];
+    row[SL_LOSS_TARGET_X0] = row[SL_LOSS_X_OUT] = -s->sqrt_one_minus_alphas_cumprod[i];
+  }
+  row[SL_LOSS_MEAN_X] = s->posterior_mean_coef1[i];
+  row[SL_LOSS_MEAN_XT] = s->posterior_mean_coef2[i];
+  row[SL_LOSS_LOG_HIGH] = log(s->betas[i]);
+  row[SL_LOSS_LOG_LOW] = s->posterior_log_variance_clipped[i];
+  row[SL_LOSS_FIRST] = i == 0;
+}
+
 static sl_status make_tables(sl_diffusion *d) {
   for (int k = 0; k < SL_DIFFUSION_TABLE_COUNT; k++) {
     SL_TRY(sl_tensor_new(d->ctx, NULL, SL_F32, &SL_SHAPE(d->steps), &d->table[k]));
     float *out = sl_tensor_data(d->table[k]);
     for (int64_t i = 0; i < d->steps; i++) out[i] = (float)table_value(d->schedule, (sl_diffusion_table)k, i);
   }
+  SL_TRY(sl_tensor_new(d->ctx, NULL, SL_F64, &SL_SHAPE(d->steps, SL_LOSS_COLUMNS), &d->loss_rows));
+  double *rows = sl_tensor_data(d->loss_rows);
+  for (int64_t i = 0; i < d->steps; i++) loss_row(d, i, rows + i * SL_LOSS_COLUMNS);
   return sl_tensor_from(d->ctx, SL_I64, 1, &d->steps, d->schedule->timestep_map, &d->timestep_map);
 }
 
@@ -90,6 +114,7 @@ void sl_diffusion_release(sl_diffusion *d) {
   if (!d || --d->refs > 0) return;
   sl_eager_free(d->programs);
   for (int k = 0; k < SL_DIFFUSION_TABLE_COUNT; k++) sl_tensor_release(d->table[k]);
+  sl_tensor_release(d->loss_rows);
   sl_tensor_release(d->timestep_map);
   sl_schedule_free(d->schedule);
   sl_free(d->ctx, d);

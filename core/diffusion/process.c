@@ -197,14 +197,11 @@ sl_losses sl_diffusion_losses(sl_diffusion *d, sl_value *out, sl_value *x0, sl_v
                               sl_value *weight) {
   sl_losses l = {0};
   if (!out || !x0 || !xt || !t) return l;
-  sl_value *target = sl_diffusion_target(d, x0, t, noise);
-  l.mse = sl_mean_rest(sl_square(sl_sub(target, sl_diffusion_prediction(d, out))));
-  if (weight) l.mse = sl_mul(l.mse, sl_gather(weight, t));
-  l.loss = l.mse;
-  if (d->variance == SL_VARIANCE_LEARNED) { /* the bound trains the variance alone */
-    sl_value *x = predict_xstart(d, sl_detach(sl_diffusion_prediction(d, out)), xt, t);
-    l.vb = vb_of(d, posterior_mean(d, x, xt, t), log_variance(d, out, xt, t), x0, xt, t);
-    l.loss = sl_add(l.mse, l.vb);
-  }
+  bool learned = d->variance == SL_VARIANCE_LEARNED;
+  if (!noise && d->predict == SL_PREDICT_X0) noise = x0; /* its coefficient is 0 */
+  sl_value *rows = sl_gather(sl_table(t->node->graph, "loss_rows", d->loss_rows), t);
+  l.loss = sl_diffusion_loss(out, x0, xt, noise, rows, weight ? sl_gather(weight, t) : NULL, learned);
+  l.mse = sl_output(l.loss, 1);
+  l.vb = learned ? sl_output(l.loss, 2) : NULL;
   return l;
 }

@@ -35,6 +35,7 @@ typedef struct sl_diffusion {
   sl_predict predict;
   sl_variance variance;
   sl_tensor *table[SL_DIFFUSION_TABLE_COUNT];
+  sl_tensor *loss_rows;    /* f64 [steps, SL_LOSS_COLUMNS] */
   sl_tensor *timestep_map; /* i64 [steps] */
   sl_eager *programs;
 } sl_diffusion;
@@ -76,8 +77,9 @@ sl_value *sl_vb_bpd(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, 
 sl_value *sl_diffusion_target(sl_diffusion *d, sl_value *x0, sl_value *t, sl_value *noise);
 /* The network's prediction without the variance channels. */
 sl_value *sl_diffusion_prediction(sl_diffusion *d, sl_value *out);
-/* loss = mse + vb (vb only with learned variance, its mean's gradient stopped), each [N]. weight f32 [steps] by t, or
- * NULL: 1. */
+/* loss = mse + vb (vb only with learned variance, else NULL; its mean's gradient by out stopped), each [N], in one pass:
+ * sl_diffusion_loss (ops.h), whose gradients by out, x0, xt, noise and weight are all there. vb is what sl_vb_bpd gives
+ * without clipping, composed of nodes there. weight f32 [steps] by t, or NULL: 1. noise may be NULL if x0 is predicted. */
 typedef struct sl_losses {
   sl_value *loss, *mse, *vb;
 } sl_losses;

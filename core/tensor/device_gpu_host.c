@@ -143,6 +143,12 @@ static sl_status gpu_host_copy(const sl_device *dev, void *dst, const void *src,
   return bytes ? sl_gpu_host_do(do_copy, &j, sizeof j) : SL_STATUS_OK;
 }
 
+/* Between the host and the device: waited for, unless a stream is given. */
+static sl_status gpu_host_move(const sl_device *dev, void *dst, const void *src, size_t bytes, void *stream) {
+  SL_TRY(gpu_host_copy(dev, dst, src, bytes, NULL));
+  return stream ? SL_STATUS_OK : sl_device_take_fault(dev);
+}
+
 static sl_status gpu_host_fill(const sl_device *dev, void *dst, int byte, size_t bytes, void *stream) {
   (void)dev, (void)stream;
   copy_job j = {dst, NULL, bytes, byte};
@@ -204,8 +210,8 @@ static sl_status open_device(sl_context *ctx, int index, const sl_device **out) 
                          .gpu = &d->gpu,
                          .alloc = gpu_host_alloc,
                          .free = gpu_host_free,
-                         .copy_in = gpu_host_copy,
-                         .copy_out = gpu_host_copy,
+                         .copy_in = gpu_host_move,
+                         .copy_out = gpu_host_move,
                          .copy = gpu_host_copy,
                          .fill = gpu_host_fill,
                          .sync = gpu_host_sync,
