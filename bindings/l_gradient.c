@@ -138,8 +138,8 @@ static void declare_params(lua_State *L, sl_graph *g, int n, param *p) {
   for (int i = 1; i < n; i++) {
     const sl_device *a = sl_tensor_device(p[0].t), *b = sl_tensor_device(p[i].t);
     if (a->gpu != b->gpu)
-      slL_error(L, "value_and_grad: parameter %s lies on %s, %s on %s; bring them together with :to(device)", p[0].name, a->name,
-                p[i].name, b->name);
+      slL_error(L, "value_and_grad: parameter %s lies on %s, %s on %s; bring them together with :to(device)", p[0].name,
+                a->name, p[i].name, b->name);
   }
   if (n > 0 && sl_tensor_device(p[0].t)->gpu) sl_graph_set_device(g, sl_tensor_device(p[0].t));
   for (int i = 0; i < n; i++) {

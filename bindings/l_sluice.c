@@ -76,7 +76,8 @@ static int device_memory(lua_State *L) {
   const sl_device *dev = NULL;
   sl_device_memory m;
   slL_try(L, sl_device_find(slL_context(L), luaL_checkstring(L, 1), &dev));
-  if (!dev->memory) return slL_error(L, "sluice.memory: %s is no GPU; without a name, memory() tells of the host", dev->name);
+  if (!dev->memory)
+    return slL_error(L, "sluice.memory: %s is no GPU; without a name, memory() tells of the host", dev->name);
   slL_try(L, dev->memory(dev, &m));
   lua_createtable(L, 0, 4);
   set_bytes(L, "available", m.available);

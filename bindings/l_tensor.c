@@ -64,8 +64,8 @@ static int l_to(lua_State *L) {
   const sl_device *dev = NULL;
   bool to_dtype = sl_dtype_from_name(name, &dtype);
   if (!to_dtype && sl_device_find(slL_context(L), name, &dev) != SL_STATUS_OK) {
-    static const char *const names[] = {"f32", "bf16", "i32",  "i64", "u8",  "f16", "f64",
-                                        "bool", "i8", "i16", "cpu", "cuda", NULL};
+    static const char *const names[] = {"f32",  "bf16", "i32", "i64", "u8",   "f16", "f64",
+                                        "bool", "i8",   "i16", "cpu", "cuda", NULL};
     if (!strncmp(name, "cuda", 4)) return slL_error(L, "to: %s", sl_error());
     slL_unknown(L, "to", "dtype or device", name, names);
   }

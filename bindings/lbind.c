@@ -103,9 +103,14 @@ void **slL_program_cache(lua_State *L, void (*release)(void *)) {
   return &s->programs;
 }
 
+static uint64_t bytes_now(const state *s) {
+  sl_memory m = sl_context_memory(s->ctx);
+  return m.bytes + m.device_bytes;
+}
+
 void slL_account(lua_State *L) {
   state *s = state_of(L);
-  uint64_t now = sl_context_memory(s->ctx).bytes;
+  uint64_t now = bytes_now(s);
   if (now < s->known_bytes) s->known_bytes = now;
   if (now - s->known_bytes < ACCOUNT_BYTES) return;
   uint64_t kib = (now - s->known_bytes) / 1024;
@@ -115,7 +120,7 @@ void slL_account(lua_State *L) {
 #else
   lua_gc(L, LUA_GCSTEP, kib > 1 << 20 ? 1 << 20 : (int)kib);
 #endif
-  now = sl_context_memory(s->ctx).bytes;
+  now = bytes_now(s);
   if (now < s->known_bytes) s->known_bytes = now;
 }
 

@@ -32,7 +32,7 @@ struct sl_context {
   atomic_bool cancelled;
   pthread_t owner;  /* the pressure hook may be Lua's collector: it runs on the thread that made the context, only */
   bool in_pressure; /* owner's thread only */
-  atomic_uint_fast64_t bytes, peak, blocks, calls;
+  atomic_uint_fast64_t bytes, peak, blocks, calls, device_bytes;
   atomic_int_fast64_t fail_after;
 };
 
@@ -281,8 +281,11 @@ sl_memory sl_context_memory(const sl_context *ctx) {
   return (sl_memory){.bytes = atomic_load(&ctx->bytes),
                      .peak_bytes = atomic_load(&ctx->peak),
                      .blocks = atomic_load(&ctx->blocks),
-                     .calls = atomic_load(&ctx->calls)};
+                     .calls = atomic_load(&ctx->calls),
+                     .device_bytes = atomic_load(&ctx->device_bytes)};
 }
+
+void sl_context_count_device(sl_context *ctx, int64_t bytes) { atomic_fetch_add(&ctx->device_bytes, (uint64_t)bytes); }
 
 void sl_context_reset_peak(sl_context *ctx) { atomic_store(&ctx->peak, atomic_load(&ctx->bytes)); }
 

@@ -55,6 +55,7 @@ typedef struct sl_memory {
   uint64_t bytes, peak_bytes; /* handed out now, and at most so far */
   uint64_t blocks;            /* blocks alive */
   uint64_t calls;             /* calls of sl_alloc so far: flat in a running program */
+  uint64_t device_bytes;      /* of tensors on GPUs, which sl_alloc did not give */
 } sl_memory;
 
 /* Returns NULL and sets the error text when memory or the limit is exhausted. 0 bytes give a valid block. */
@@ -64,8 +65,10 @@ SL_MUST_USE void *sl_alloc_zero(sl_context *ctx, size_t bytes);
 SL_MUST_USE void *sl_realloc(sl_context *ctx, void *p, size_t bytes);
 void sl_free(sl_context *ctx, void *p); /* NULL is allowed */
 SL_MUST_USE char *sl_strdup(sl_context *ctx, const char *text);
-/* Calls the pressure hook, if there is one and this is its thread: for memory that sl_alloc does not give (devices'). */
+/* Calls the pressure hook, if there is one and this is its thread: for memory that sl_alloc does not give (devices').
+ */
 void sl_context_pressure(sl_context *ctx);
+void sl_context_count_device(sl_context *ctx, int64_t bytes); /* taken; negative: given back */
 sl_memory sl_context_memory(const sl_context *ctx);
 uint64_t sl_context_memory_limit(const sl_context *ctx);           /* bytes; 0: none */
 void sl_context_set_memory_limit(sl_context *ctx, uint64_t bytes); /* while nothing runs; what is out stays out */

@@ -77,9 +77,10 @@ sl_value *sl_vb_bpd(sl_diffusion *d, sl_value *out, sl_value *x0, sl_value *xt, 
 sl_value *sl_diffusion_target(sl_diffusion *d, sl_value *x0, sl_value *t, sl_value *noise);
 /* The network's prediction without the variance channels. */
 sl_value *sl_diffusion_prediction(sl_diffusion *d, sl_value *out);
-/* loss = mse + vb (vb only with learned variance, else NULL; its mean's gradient by out stopped), each [N], in one pass:
- * sl_diffusion_loss (ops.h), whose gradients by out, x0, xt, noise and weight are all there. vb is what sl_vb_bpd gives
- * without clipping, composed of nodes there. weight f32 [steps] by t, or NULL: 1. noise may be NULL if x0 is predicted. */
+/* loss = mse + vb (vb only with learned variance, else NULL; its mean's gradient by out stopped), each [N], in one
+ * pass: sl_diffusion_loss (ops.h), whose gradients by out, x0, xt, noise and weight are all there. vb is what sl_vb_bpd
+ * gives without clipping, composed of nodes there. weight f32 [steps] by t, or NULL: 1. noise may be NULL if x0 is
+ * predicted. */
 typedef struct sl_losses {
   sl_value *loss, *mse, *vb;
 } sl_losses;
@@ -109,8 +110,8 @@ int sl_diffusion_fn_outputs(sl_diffusion_fn fn);
 /* Builds fn on values: in[] as listed (optional ones may be NULL), out[] filled. */
 SL_MUST_USE sl_status sl_diffusion_build(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o, sl_graph *g,
                                          sl_value *const *in, sl_value **out);
-/* Runs fn on tensors; t is checked against the steps; outputs are new, owned by the caller. With a tensor on a GPU all run
- * there, and outputs lie there. */
+/* Runs fn on tensors; t is checked against the steps; outputs are new, owned by the caller. With a tensor on a GPU all
+ * run there, and outputs lie there. */
 SL_MUST_USE sl_status sl_diffusion_call(sl_diffusion *d, sl_diffusion_fn fn, sl_diffusion_options o,
                                         sl_tensor *const *in, sl_tensor **out);
 

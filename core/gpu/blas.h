@@ -57,11 +57,11 @@ size_t sl_blas_workspace(const sl_blas_plan *plan); /* bytes, aligned to 256, th
 bool sl_blas_fits(const sl_blas_plan *plan, const void *c, const void *a, const void *b, const void *bias,
                   const void *aux);
 /* Puts the product into gpu->stream; allocates nothing; may be captured. accumulate: with NONE, BIAS and BGRAD only;
- * sums of BGRAD and DGELU_BGRAD are overwritten, never added to. With gpu->tune, the first run of a product that neither accumulates nor is recorded times that
- * many algorithms which the workspace suffices for, and keeps the fastest, in equal plans made later, too: processes may then
- * differ in last bits. ARG: not aligned; DEVICE. */
-SL_MUST_USE sl_status sl_blas_run(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias,
-                                  void *aux, bool accumulate, void *workspace);
+ * sums of BGRAD and DGELU_BGRAD are overwritten, never added to. With gpu->tune, the first run of a product that
+ * neither accumulates nor is recorded times that many algorithms which the workspace suffices for, and keeps the
+ * fastest, in equal plans made later, too: processes may then differ in last bits. ARG: not aligned; DEVICE. */
+SL_MUST_USE sl_status sl_blas_run(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux,
+                                  bool accumulate, void *workspace);
 
 const char *sl_blas_version(sl_gpu *gpu); /* "13.1.0"; NULL: no library. Valid until sl_blas_close */
 void sl_blas_close(sl_gpu *gpu);

@@ -72,8 +72,8 @@ SL_MUST_USE sl_status sl_dnn_conv_run(sl_dnn_plan *plan, void *image, void *filt
  *   gpu->tf32, rounds no operand.
  * fits: whether addresses are multiples of 16 bytes, NULL among them; if not, they are for the caller's own kernels.
  * run: puts the work into the stream; allocates no device memory; may be captured. ARG: not aligned; DEVICE.
- *   With gpu->tune, the first run of a plan that is not recorded times that many engines which the workspace suffices for, and
- *   keeps the fastest, in all plans that are equal: processes may then differ in last bits. */
+ *   With gpu->tune, the first run of a plan that is not recorded times that many engines which the workspace suffices
+ * for, and keeps the fastest, in all plans that are equal: processes may then differ in last bits. */
 
 void sl_dnn_release(sl_dnn_plan *plan);           /* NULL is allowed; before sl_dnn_close */
 size_t sl_dnn_workspace(const sl_dnn_plan *plan); /* bytes, aligned to 256, that a run needs */

@@ -8,7 +8,8 @@
 extern "C" {
 #endif
 
-/* In which order the threads of a block, its warps and blocks take turns: 0 ascending, 1 descending, 2 shuffled by seed. */
+/* In which order the threads of a block, its warps and blocks take turns: 0 ascending, 1 descending, 2 shuffled by
+ * seed. */
 void sl_gpu_host_order(int order, uint64_t seed);
 /* Called before and after each launch's blocks run; NULL: nothing. */
 void sl_gpu_host_hooks(void (*enter)(void), void (*leave)(void));

@@ -11,15 +11,15 @@ extern "C" {
 /* Belongs to one context. Everything runs in one stream. */
 typedef struct sl_gpu {
   sl_context *ctx;
-  int index;            /* CUDA's number of the device */
-  int sm;               /* compute capability, 90 for 9.0; 0 in the host stand-in */
+  int index; /* CUDA's number of the device */
+  int sm;    /* compute capability, 90 for 9.0; 0 in the host stand-in */
   int multiprocessors;
   void *stream;         /* cudaStream_t */
   void *blas, *dnn;     /* handles, made at first use and closed by sl_blas_close and sl_dnn_close; NULL until then */
   bool no_blas, no_dnn; /* looked for and not found: not looked for again */
   bool recording;       /* launches are being recorded: nothing may be allocated, waited for or recorded once more */
-  int tune;             /* algorithms that a library's operation tries at its first run; below 2: its first guess stays */
-  bool tf32;            /* f32 products may round what they multiply to TF32 */
+  int tune;  /* algorithms that a library's operation tries at its first run; below 2: its first guess stays */
+  bool tf32; /* f32 products may round what they multiply to TF32 */
 } sl_gpu;
 
 #ifdef __cplusplus

@@ -105,8 +105,8 @@ static sl_status cache_store(sl_eager *e, const key *k, uint64_t hash, sl_progra
   return SL_STATUS_OK;
 }
 
-/* Where a call runs: where its parameters lie; without any, on the GPU of the inputs that lie on one. Numbers (0-d) may lie on
- * the CPU all the same, other inputs only if the parameters say where to go. */
+/* Where a call runs: where its parameters lie; without any, on the GPU of the inputs that lie on one. Numbers (0-d) may
+ * lie on the CPU all the same, other inputs only if the parameters say where to go. */
 static sl_status device_of(int n_in, sl_tensor *const *in, const sl_run *run, const sl_device **out) {
   const sl_tensor *on = NULL;
   *out = &sl_device_cpu;
@@ -119,7 +119,8 @@ static sl_status device_of(int n_in, sl_tensor *const *in, const sl_run *run, co
   if (!on) return SL_STATUS_OK;
   *out = sl_tensor_device(on);
   for (int i = 0; i < n_in; i++)
-    SL_REQUIRE(!in[i] || sl_tensor_device(in[i])->gpu == (*out)->gpu || (!sl_tensor_device(in[i])->gpu && sl_tensor_shape(in[i])->rank == 0),
+    SL_REQUIRE(!in[i] || sl_tensor_device(in[i])->gpu == (*out)->gpu ||
+                   (!sl_tensor_device(in[i])->gpu && sl_tensor_shape(in[i])->rank == 0),
                DEVICE, "an input lies on %s, another on %s; bring them together with :to(device)", (*out)->name,
                sl_tensor_device(in[i])->name);
   return SL_STATUS_OK;

@@ -33,8 +33,8 @@ static sl_value *twin_of(backward *b, sl_value *v, int segment) {
   return b->twin[v->id];
 }
 
-/* v once more, where that takes no product: through views to what computes it. Twins are made where backward first needs
- * them, and the originals die after forward. */
+/* v once more, where that takes no product: through views to what computes it. Twins are made where backward first
+ * needs them, and the originals die after forward. */
 static sl_value *light_twin(backward *b, sl_value *v) {
   sl_node *n = v->node;
   if (v->id >= b->n_values || n->leaf != SL_LEAF_NONE) return v;
@@ -56,7 +56,9 @@ static sl_value *light_twin(backward *b, sl_value *v) {
 
 static sl_value *value_of(backward *b, sl_value *v, int segment) {
   if (v && b->recompute == SL_RECOMPUTE_LIGHT) return light_twin(b, v);
-  if (!v || b->recompute != SL_RECOMPUTE_SEGMENTS || segment == 0 || v->node->leaf != SL_LEAF_NONE || v->node->segment != segment) return v;
+  if (!v || b->recompute != SL_RECOMPUTE_SEGMENTS || segment == 0 || v->node->leaf != SL_LEAF_NONE ||
+      v->node->segment != segment)
+    return v;
   return twin_of(b, v, segment);
 }
 

@@ -44,10 +44,10 @@ typedef struct sl_op_rules {
   /* Checks inputs and attributes; sets out[k].dtype and .shape (for views also .stride, .offset by sl_value_view). */
   sl_status (*infer)(sl_node *n);
   sl_status (*grad)(sl_grad_args *a); /* NULL: not differentiable */
-  /* Optional: output k once more, from values that are kept in any case and without products; NULL: not so. Backward may read
-   * that instead of the output, which then need not be kept (SL_RECOMPUTE_LIGHT). */
+  /* Optional: output k once more, from values that are kept in any case and without products; NULL: not so. Backward
+   * may read that instead of the output, which then need not be kept (SL_RECOMPUTE_LIGHT). */
   sl_value *(*again)(sl_graph *g, const sl_node *n, int k);
-  int64_t (*macs)(const sl_node *n);  /* multiply-adds of one run; NULL: none worth counting */
+  int64_t (*macs)(const sl_node *n); /* multiply-adds of one run; NULL: none worth counting */
   /* Optional: bytes of workspace for one run. The exec tells the device and its kernels; nothing is run. */
   sl_status (*workspace)(sl_exec *e, const sl_node *n, size_t *bytes);
   /* Optional: makes what every run of this node shares (oneDNN primitives); freed by release. */

@@ -55,9 +55,9 @@ uint64_t sl_program_arena_bytes(const sl_program *p);
 /* The arena that g would need, without compiling it. */
 SL_MUST_USE sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes);
 
-/* For those who record more than one program's run (sl_device.record_begin): whether runs can be recorded at all; what a run
- * would bring before its launches, brought now; and whether it reads the parameters' bf16 copy, which whoever writes parameters
- * on the device can write along (sl_tensor_shadow). */
+/* For those who record more than one program's run (sl_device.record_begin): whether runs can be recorded at all; what
+ * a run would bring before its launches, brought now; and whether it reads the parameters' bf16 copy, which whoever
+ * writes parameters on the device can write along (sl_tensor_shadow). */
 bool sl_program_recordable(const sl_program *p);
 SL_MUST_USE sl_status sl_program_refresh(sl_program *p, sl_tensor *params);
 bool sl_program_shadowed(const sl_program *p);
@@ -73,11 +73,11 @@ typedef struct sl_trace {
 /* Inputs and outputs of a GPU's program may lie there or on the CPU; then they are copied, and the run waits for the
  * outputs. Params and grads lie where the program runs. */
 typedef struct sl_run {
-  sl_tensor *const *inputs;  /* by position; dtype, shape and strides as declared */
-  sl_tensor *const *outputs; /* by position; dense, dtype and shape as declared */
-  sl_tensor *params;         /* flat f32 array, if the graph has parameters */
-  sl_tensor *grads;          /* flat f32 array, if it accumulates gradients; may be longer than the trainable part */
-  const sl_step *step;       /* NULL: zeros */
+  sl_tensor *const *inputs;   /* by position; dtype, shape and strides as declared */
+  sl_tensor *const *outputs;  /* by position; dense, dtype and shape as declared */
+  sl_tensor *params;          /* flat f32 array, if the graph has parameters */
+  sl_tensor *grads;           /* flat f32 array, if it accumulates gradients; may be longer than the trainable part */
+  const sl_step *step;        /* NULL: zeros */
   const sl_step *device_step; /* on a GPU, instead of step: it lies there already, at the same place from run to run */
   /* Trace mode: called after every node that computes; return false to stop (CANCELLED). */
   bool (*trace)(void *user, const sl_trace *t);
@@ -111,8 +111,8 @@ SL_MUST_USE sl_status sl_graph_costs(sl_graph *g, const sl_rates *rates, void (*
 typedef struct sl_eager sl_eager;
 SL_MUST_USE sl_status sl_eager_new(sl_context *ctx, int capacity, sl_eager **out);
 void sl_eager_free(sl_eager *e);
-/* Calls run where their parameters lie or, without any, on the GPU that inputs lie on (all of them, but for 0-d numbers: else
- * DEVICE), else on the CPU; outputs lie there, too. */
+/* Calls run where their parameters lie or, without any, on the GPU that inputs lie on (all of them, but for 0-d
+ * numbers: else DEVICE), else on the CPU; outputs lie there, too. */
 /* Runs one op on concrete tensors. in[i] may be NULL for absent optional inputs; outputs (n_out of them asked for) are
  * new contiguous tensors owned by the caller. step as in sl_run. */
 SL_MUST_USE sl_status sl_eager_apply(sl_eager *e, const sl_op *op, int n_in, sl_tensor *const *in,

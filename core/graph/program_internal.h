@@ -94,13 +94,15 @@ void *sl__residence_out(sl_program *p, const sl_run *run, int i);
 SL_MUST_USE sl_status sl__residence_leave(sl_program *p, const sl_run *run);
 
 /* --- recording.c --- */
-/* Runs the steps by replaying a recording of them where there is one for these bindings, making one at the second run. */
+/* Runs the steps by replaying a recording of them where there is one for these bindings, making one at the second run.
+ */
 SL_MUST_USE sl_status sl__recording_run(sl_program *p, const sl_run *run);
 void sl__recording_free(sl_program *p);
 SL_MUST_USE sl_status sl__run_steps(sl_program *p, const sl_run *run); /* run.c: one by one */
 
 SL_MUST_USE sl_status sl__plan_make(sl_graph *g, sl_exec *e, bool checked, sl_plan *out);
-uint64_t sl__redzone(const sl_plan *p); /* bytes before and after a block, where there are any; blocks are aligned to it */
+uint64_t sl__redzone(
+    const sl_plan *p); /* bytes before and after a block, where there are any; blocks are aligned to it */
 void sl__plan_clear(sl_plan *p);
 /* Checked runs: before and after a step. */
 void sl__check_before(sl_program *p, int step);

@@ -1,5 +1,5 @@
-/* Recordings: the launches of a program's steps, kept by what they are bound to, and replayed as one. The first run with
- * some bindings launches the steps one by one (libraries make their choices then), the second is recorded. */
+/* Recordings: the launches of a program's steps, kept by what they are bound to, and replayed as one. The first run
+ * with some bindings launches the steps one by one (libraries make their choices then), the second is recorded. */
 #include <stdio.h>
 #include <string.h>
 

@@ -276,7 +276,8 @@ static sl_status run_on_gpu(sl_program *p, const sl_run *run) {
   SL_TRY(dev->use(dev));
   SL_TRY(sl__residence_enter(p, run));
   bind_stores(p, run);
-  bool plain = !p->plan.checked && !run->trace && !run->profile && !p->sync_each, stamped = run->profile && sl__profile_stamped(p);
+  bool plain = !p->plan.checked && !run->trace && !run->profile && !p->sync_each,
+       stamped = run->profile && sl__profile_stamped(p);
   if (stamped) SL_TRY(sl__profile_begin(p));
   SL_TRY(plain ? sl__recording_run(p, run) : sl__run_steps(p, run));
   if (stamped) SL_TRY(sl__profile_end(p));

@@ -31,8 +31,9 @@ static inline sl_adamw_f32 sl_adamw_round(const sl_adamw *a) {
   return k;
 }
 
-/* What gradients are multiplied by, from the sum of their squares (NULL: they are not clipped). False where that sum, or that
- * of the losses (NULL: not looked at), is not finite: then nothing is to be written. Source: torch's clip_grad_norm_. */
+/* What gradients are multiplied by, from the sum of their squares (NULL: they are not clipped). False where that sum,
+ * or that of the losses (NULL: not looked at), is not finite: then nothing is to be written. Source: torch's
+ * clip_grad_norm_. */
 SL_HD bool sl_adamw_scale(const sl_adamw_f32 *k, const double *gradients, const double *losses, float *scale) {
   *scale = k->grad_scale;
   if (losses && !(*losses - *losses == 0.0)) return false;

@@ -59,8 +59,7 @@ sl_status sl_cpu_attention(sl_exec *e, void *plan, const sl_attention_job *j, vo
 
 sl_status sl_cpu_attention_backward(sl_exec *e, void *plan, const sl_attention_job *j, void *workspace) {
   int slots = *(int *)plan;
-  attention_task t = {
-      j, loops_of(e)->backward, j->N * j->H, slots, sl_attention_slot(j->Tk, j->D, true), workspace};
+  attention_task t = {j, loops_of(e)->backward, j->N * j->H, slots, sl_attention_slot(j->Tk, j->D, true), workspace};
   sl_parallel_for(e->ctx, slots, 1, run_slots, &t);
   return SL_STATUS_OK;
 }

@@ -11,7 +11,8 @@ typedef struct attention_plan {
 static bool is_there(const sl_view *v) { return v && v->shape.rank > 0; } /* planned views have no data yet */
 
 static sl_dnn_heads heads_of(const sl_view *v) {
-  return v ? (sl_dnn_heads){.sample = v->stride[0], .token = v->stride[1], .head = v->stride[2]} : (sl_dnn_heads){0, 0, 0};
+  return v ? (sl_dnn_heads){.sample = v->stride[0], .token = v->stride[1], .head = v->stride[2]}
+           : (sl_dnn_heads){0, 0, 0};
 }
 
 static bool all_bf16(const sl_attention_job *j) {

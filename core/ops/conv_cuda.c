@@ -1,5 +1,6 @@
-/* Convolutions on GPUs: cuDNN where it has a deterministic engine, own kernels elsewhere. Images and filters are kept in f32; for
- * bf16 products what is multiplied is rounded into the workspace first, filters by channels last, as the engines want them. */
+/* Convolutions on GPUs: cuDNN where it has a deterministic engine, own kernels elsewhere. Images and filters are kept
+ * in f32; for bf16 products what is multiplied is rounded into the workspace first, filters by channels last, as the
+ * engines want them. */
 #include "gpu/dnn.h"
 #include "ops/conv_kernels_cuda.h"
 #include "ops/conv_result_cuda.h"
@@ -13,8 +14,8 @@ enum { ALIGN = 256 };
 typedef struct conv_plan {
   sl_conv c;
   sl_dnn_conv d;
-  sl_dnn_plan *dnn; /* NULL: own kernels */
-  bool copied[PARTS]; /* the library works on a copy in the workspace */
+  sl_dnn_plan *dnn;         /* NULL: own kernels */
+  bool copied[PARTS];       /* the library works on a copy in the workspace */
   size_t at[PARTS], own_at; /* places there; the library's own comes last */
   size_t bytes;
 } conv_plan;
@@ -50,8 +51,8 @@ static sl_dnn_conv asked(const sl_conv *c) {
   return d;
 }
 
-/* f32 as it stands. bf16 with a bf16 result: those engines are ready made, while those with an f32 result, or with a bias, are
- * compiled when they are planned, in a second each. The bias is added where the result is brought to f32. */
+/* f32 as it stands. bf16 with a bf16 result: those engines are ready made, while those with an f32 result, or with a
+ * bias, are compiled when they are planned, in a second each. The bias is added where the result is brought to f32. */
 static sl_status plan_dnn(sl_exec *e, const sl_conv *c, conv_plan *p) {
   p->d = asked(c);
   if (is_empty(c)) return SL_STATUS_OK;
@@ -166,8 +167,8 @@ static sl_status run_dnn(sl_exec *e, const conv_plan *p, void *const *given, voi
     sl_view to = part_view(p, i, part[i], dtype_of(p, i), true), from = part_view(p, i, given[i], SL_F32, false);
     SL_TRY(e->kernels->copy(e, &to, &from));
   }
-  SL_TRY(sl_dnn_conv_run(p->dnn, part[IMAGE], part[FILTER], p->d.bias ? bias : NULL, part[OUTPUT],
-                         workspace + p->own_at));
+  SL_TRY(
+      sl_dnn_conv_run(p->dnn, part[IMAGE], part[FILTER], p->d.bias ? bias : NULL, part[OUTPUT], workspace + p->own_at));
   return p->copied[result] ? bring_result(e, p, given[result], part[result], p->d.bias ? NULL : bias) : SL_STATUS_OK;
 }
 

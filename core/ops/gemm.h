@@ -23,7 +23,7 @@ typedef struct sl_gemm {
   int64_t a_row, a_col, b_row, b_col, c_row;
   bool bias;
   sl_dtype bias_dtype; /* f32; on a GPU, beside bf16 a and b, bf16 */
-  bool add; /* C may be asked to be added into (accumulate in its view) */
+  bool add;            /* C may be asked to be added into (accumulate in its view) */
   sl_gemm_epilogue epilogue;
 } sl_gemm;
 

@@ -54,19 +54,23 @@ static sl_status plan_blas(sl_exec *e, const sl_gemm *g, sl_blas_plan **out) {
   return is_empty(g) ? SL_STATUS_OK : sl_blas_plan_new(e->device->gpu, &p, out, &answer);
 }
 
-/* SLUICE_GEMM_EPILOGUES=none, gelu or sums leaves the others to kernels of their own, to compare them by time; all is the default. */
+/* SLUICE_GEMM_EPILOGUES=none, gelu or sums leaves the others to kernels of their own, to compare them by time; all is
+ * the default. */
 static bool asked_for(sl_gemm_epilogue epilogue) {
   const char *only = getenv("SLUICE_GEMM_EPILOGUES");
   if (!only || !*only || !strcmp(only, "all")) return true;
   return !strcmp(only, epilogue == SL_GEMM_ROW_SUMS ? "sums" : "gelu");
 }
 
-/* Epilogues are for the library's own pass; sums of A's rows want A^T's rows to lie whole, for the case that it is not taken. */
+/* Epilogues are for the library's own pass; sums of A's rows want A^T's rows to lie whole, for the case that it is not
+ * taken. */
 sl_status sl_cuda_gemm_fuses(sl_exec *e, const sl_gemm *g, bool *yes) {
   sl_blas_plan *blas = NULL;
   bool gelu = g->epilogue == SL_GEMM_GELU || g->epilogue == SL_GEMM_GELU_AUX;
   *yes = g->epilogue == SL_GEMM_PLAIN;
-  if (*yes || g->rank > 0 || !asked_for(g->epilogue) || (gelu && !g->bias) || (g->epilogue == SL_GEMM_ROW_SUMS && g->a_row != 1)) return SL_STATUS_OK;
+  if (*yes || g->rank > 0 || !asked_for(g->epilogue) || (gelu && !g->bias) ||
+      (g->epilogue == SL_GEMM_ROW_SUMS && g->a_row != 1))
+    return SL_STATUS_OK;
   SL_TRY(plan_blas(e, g, &blas));
   *yes = blas != NULL;
   sl_blas_free(blas);
@@ -120,8 +124,8 @@ static void outer_item(const sl_gemm *g, int64_t i, int64_t *a, int64_t *b, int6
   }
 }
 
-static sl_status run_blas(const gemm_plan *p, const sl_view *c, const sl_view *a, const sl_view *b, void *bias, void *aux,
-                          void *workspace) {
+static sl_status run_blas(const gemm_plan *p, const sl_view *c, const sl_view *a, const sl_view *b, void *bias,
+                          void *aux, void *workspace) {
   int64_t items = 1, ao, bo, co;
   for (int d = 0; d + 1 < p->g.rank; d++) items *= p->g.batch[d];
   for (int64_t i = 0; i < items; i++) {
@@ -167,8 +171,8 @@ static sl_status run_own(sl_exec *e, const gemm_plan *p, const sl_view *c, const
   return sl_fail(SL_STATUS_INTERNAL, "a product's epilogue is %d", (int)g->epilogue);
 }
 
-sl_status sl_cuda_gemm(sl_exec *e, void *plan, const sl_view *c, const sl_view *a, const sl_view *b, const sl_view *bias,
-                       const sl_view *aux, void *workspace) {
+sl_status sl_cuda_gemm(sl_exec *e, void *plan, const sl_view *c, const sl_view *a, const sl_view *b,
+                       const sl_view *bias, const sl_view *aux, void *workspace) {
   const gemm_plan *p = plan;
   void *bias_data = bias ? bias->data : NULL, *aux_data = aux ? aux->data : NULL;
   if (p->blas && sl_blas_fits(p->blas, c->data, a->data, b->data, bias_data, aux_data))

@@ -86,9 +86,10 @@ static sl_status run_group_normalize(sl_exec *e, const sl_node *n, const sl_view
                                 n->attrs.i[ATTR_LAST] != 0);
 }
 
-const sl_op_rules sl_rules_group_normalize = {
-    .infer = infer_group_normalize, .grad = grad_group_normalize, .again = again_group_normalize,
-    .run = run_group_normalize};
+const sl_op_rules sl_rules_group_normalize = {.infer = infer_group_normalize,
+                                              .grad = grad_group_normalize,
+                                              .again = again_group_normalize,
+                                              .run = run_group_normalize};
 
 static sl_status infer_backward(sl_node *n) {
   const sl_value *x = n->in[BX];

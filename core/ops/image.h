@@ -6,8 +6,8 @@
 
 #include "graph/graph.h"
 
-/* Whether convolutions had better be given channels-last images: on GPUs and AVX-512 machines; below that oneDNN's kernels are
- * quicker on its own blocked layout, into which they bring plain images by themselves. */
+/* Whether convolutions had better be given channels-last images: on GPUs and AVX-512 machines; below that oneDNN's
+ * kernels are quicker on its own blocked layout, into which they bring plain images by themselves. */
 bool sl__prefers_last(sl_graph *g);
 /* Whether x [N,C,H,W] lies channels last. */
 bool sl__lies_last(const sl_value *x);

@@ -22,7 +22,7 @@ struct sl_adamw_f32;     /* adamw_math.h */
 struct sl_gemm;          /* gemm.h */
 struct sl_attention_job; /* attention.h */
 struct sl_conv;          /* conv.h */
-struct sl_window; /* window.h */
+struct sl_window;        /* window.h */
 
 #define SL_KERNEL(name, args, gpu) typedef sl_status sl_##name##_kernel args;
 #include "ops/kernels.def"

@@ -94,8 +94,8 @@ static sl_value *for_input(sl_value *d, const sl_value *in) {
 
 static sl_value *sum_of(sl_value *a, sl_value *b) { return a && b ? sl_add(a, b) : a ? a : b; }
 
-/* d fn'(pre); where d is a product that is needed for nothing else, in one node with it: the product by itself is then dead
- * code. */
+/* d fn'(pre); where d is a product that is needed for nothing else, in one node with it: the product by itself is then
+ * dead code. */
 static sl_value *act_backward(sl_value *d, sl_value *pre, int fn) {
   sl_attrs a = {.i = {fn}};
   const sl_node *n = d->node;
@@ -138,8 +138,8 @@ static sl_gemm linear_gemm(const sl_node *n) {
   return g;
 }
 
-/* The products that a run chooses from: the sum alone, and with the activation in the product's own pass, with or without
- * the value before it. Those that a device cannot do are not there. */
+/* The products that a run chooses from: the sum alone, and with the activation in the product's own pass, with or
+ * without the value before it. Those that a device cannot do are not there. */
 enum { PRODUCT_SUM, PRODUCT_ACT, PRODUCT_ACT_AUX, PRODUCTS };
 typedef struct products {
   void *plan[PRODUCTS];

@@ -78,9 +78,11 @@ static sl_status run_backward(sl_exec *e, const sl_node *n, const sl_view *out, 
                                          workspace);
 }
 
-const sl_op_rules sl_rules_layer_norm = {
-    .canon = canon_layer_norm, .infer = infer_layer_norm, .grad = grad_layer_norm, .again = again_layer_norm,
-    .run = run_layer_norm};
+const sl_op_rules sl_rules_layer_norm = {.canon = canon_layer_norm,
+                                         .infer = infer_layer_norm,
+                                         .grad = grad_layer_norm,
+                                         .again = again_layer_norm,
+                                         .run = run_layer_norm};
 const sl_op_rules sl_rules_layer_norm_backward = {.infer = infer_backward, .run = run_backward};
 
 sl_value *sl_layer_norm(sl_value *x, sl_value *w, sl_value *b, double eps) {

@@ -130,12 +130,13 @@ sl_value *sl_upsample(sl_value *x, int64_t scale);   /* repeats pixels scale x s
 sl_value *sl_downsample(sl_value *x, int64_t scale); /* means of scale x scale */
 
 /* --- the loss of denoised images --- */
-/* Per-sample losses f32 [N] of a network that was given xt: weight times the mean squared error of what it predicts and,
- * with learned variance, the variational bound in bits per dimension, whose mean's gradient by out is stopped. x0, xt,
- * noise f32 [N,C,…]; out like x0, or (learned) [N,2C,…]: the prediction, then the variance; rows f64 [N,SL_LOSS_COLUMNS]:
- * those of the schedule's table for each sample's timestep (diffusion_loss.h); weight f32 [N] [opt]. Outputs: loss = mse
+/* Per-sample losses f32 [N] of a network that was given xt: weight times the mean squared error of what it predicts
+ * and, with learned variance, the variational bound in bits per dimension, whose mean's gradient by out is stopped. x0,
+ * xt, noise f32 [N,C,…]; out like x0, or (learned) [N,2C,…]: the prediction, then the variance; rows f64
+ * [N,SL_LOSS_COLUMNS]: those of the schedule's table for each sample's timestep (diffusion_loss.h); weight f32 [N]
+ * [opt]. Outputs: loss = mse
  * + vb; 1: mse; 2: vb (0 unless learned); 3: mse without weight. Source: Nichol and Dhariwal 2021, L_hybrid. */
-sl_value *sl_diffusion_loss(sl_value *out, sl_value *x0, sl_value *xt, sl_value *noise, sl_value *rows, sl_value *weight,
-                            bool learned);
+sl_value *sl_diffusion_loss(sl_value *out, sl_value *x0, sl_value *xt, sl_value *noise, sl_value *rows,
+                            sl_value *weight, bool learned);
 
 #endif

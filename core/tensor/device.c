@@ -130,12 +130,12 @@ static sl_status unknown(const char *name) {
   for (int i = 0; sl_device_name(i); i++)
     snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", sl_device_name(i));
   bool cuda = !strncmp(name, "cuda", 4), built = sl_device_built(&sl_driver_cuda);
-  const char *why = !cuda                          ? ""
-                    : !built                       ? "; it was built without CUDA"
+  const char *why = !cuda                         ? ""
+                    : !built                      ? "; it was built without CUDA"
                     : sl_driver_cuda.count() == 0 ? sl_driver_cuda.missing()
-                                                   : "";
-  return sl_fail(SL_STATUS_DEVICE, "device: \"%s\" is not here; there is: %s%s%s", name, list, cuda && built && *why ? "; " : "",
-                 why);
+                                                  : "";
+  return sl_fail(SL_STATUS_DEVICE, "device: \"%s\" is not here; there is: %s%s%s", name, list,
+                 cuda && built && *why ? "; " : "", why);
 }
 
 sl_status sl_device_find(sl_context *ctx, const char *name, const sl_device **out) {

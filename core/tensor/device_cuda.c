@@ -64,8 +64,8 @@ static void tell_exhausted(const sl_device *dev, size_t bytes) {
   sl_device_memory m;
   if (memory(dev, &m) != SL_STATUS_OK) return;
   (void)sl_fail(SL_STATUS_OOM,
-                "%s is out of memory: %.1f MiB asked for, %.1f of %.1f MiB free, %.1f MiB taken by this process", dev->name,
-                mib(bytes), mib(m.available), mib(m.total), mib(m.used));
+                "%s is out of memory: %.1f MiB asked for, %.1f of %.1f MiB free, %.1f MiB taken by this process",
+                dev->name, mib(bytes), mib(m.available), mib(m.total), mib(m.used));
 }
 
 static void *try_alloc(const sl_device *dev, size_t bytes, cudaError_t *error) {
@@ -107,7 +107,8 @@ static sl_status sync(const sl_device *dev, void *stream) {
   return sl_device_take_fault(dev);
 }
 
-static sl_status move(const sl_device *dev, void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, bool wait) {
+static sl_status move(const sl_device *dev, void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                      bool wait) {
   if (!bytes) return SL_STATUS_OK;
   SL_TRY(use(dev));
   CUDA(dev, "copying", cudaMemcpyAsync(dst, src, bytes, kind, stream_of(dev)));
@@ -217,11 +218,12 @@ static int count(void) {
   (void)cudaGetLastError();
   int driver = 0;
   if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver)
-    snprintf(missing_text, sizeof missing_text, "the NVIDIA driver knows CUDA %d.%d, this build needs %d.%d", driver / 1000,
-             driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    snprintf(missing_text, sizeof missing_text, "the NVIDIA driver knows CUDA %d.%d, this build needs %d.%d",
+             driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
   else if (error == cudaErrorInsufficientDriver)
     snprintf(missing_text, sizeof missing_text, "there is no NVIDIA driver (libcuda.so.1)");
-  else snprintf(missing_text, sizeof missing_text, "%s", error == cudaSuccess ? "no device" : cudaGetErrorString(error));
+  else
+    snprintf(missing_text, sizeof missing_text, "%s", error == cudaSuccess ? "no device" : cudaGetErrorString(error));
   return 0;
 }
 
@@ -235,8 +237,8 @@ static sl_status look_at(cuda_device *c) {
   CUDA(dev, "asking for it",
        cudaDeviceGetAttribute(&c->gpu.multiprocessors, cudaDevAttrMultiProcessorCount, c->gpu.index));
   c->gpu.sm = 10 * major + minor;
-  SL_REQUIRE(c->gpu.sm >= LEAST_SM, UNSUPPORTED, "%s: its compute capability is %d.%d, expected at least %d.%d", c->name,
-             major, minor, LEAST_SM / 10, LEAST_SM % 10);
+  SL_REQUIRE(c->gpu.sm >= LEAST_SM, UNSUPPORTED, "%s: its compute capability is %d.%d, expected at least %d.%d",
+             c->name, major, minor, LEAST_SM / 10, LEAST_SM % 10);
   return SL_STATUS_OK;
 }
 
@@ -279,7 +281,8 @@ static sl_status open_device(sl_context *ctx, int index, const sl_device **out) 
   cuda_device *c = sl_alloc_zero(ctx, sizeof *c);
   if (!c) return SL_STATUS_OOM;
   snprintf(c->name, sizeof c->name, "cuda:%d", index);
-  c->gpu = (sl_gpu){.ctx = ctx, .index = index, .tf32 = number_of("SLUICE_TF32") != 0, .tune = number_of("SLUICE_TUNE")};
+  c->gpu =
+      (sl_gpu){.ctx = ctx, .index = index, .tf32 = number_of("SLUICE_TF32") != 0, .tune = number_of("SLUICE_TUNE")};
   c->host = sl_device_cpu;
   c->host.alloc = pinned_alloc;
   c->host.free = pinned_free;
@@ -360,5 +363,9 @@ static void describe(void (*line)(void *user, const char *text), void *user) {
   tell_library(&t, SL_GPU_CUDNN, "own kernels, slower, compute attention and convolutions");
 }
 
-const sl_device_driver sl_driver_cuda = {
-    .prefix = "cuda", .count = count, .open = open_device, .close = close_device, .missing = missing, .describe = describe};
+const sl_device_driver sl_driver_cuda = {.prefix = "cuda",
+                                         .count = count,
+                                         .open = open_device,
+                                         .close = close_device,
+                                         .missing = missing,
+                                         .describe = describe};

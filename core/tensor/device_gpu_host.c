@@ -1,6 +1,6 @@
-/* Device "gpu-host", for tests: the GPU's kernels run by gpu_host.h over memory that the host may not touch. All of it is
- * one range of addresses, closed but while a kernel, a copy or a library's stand-in runs: who reads a GPU's memory from the
- * host, as no real one allows, is stopped by a signal. */
+/* Device "gpu-host", for tests: the GPU's kernels run by gpu_host.h over memory that the host may not touch. All of it
+ * is one range of addresses, closed but while a kernel, a copy or a library's stand-in runs: who reads a GPU's memory
+ * from the host, as no real one allows, is stopped by a signal. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>

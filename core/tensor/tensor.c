@@ -35,6 +35,7 @@ static void storage_release(storage *s) {
   if (atomic_fetch_sub(&s->refs, 1) != 1) return;
   sl_context *ctx = s->ctx;
   sl_tensor_release(s->shadow);
+  if (!s->wrapped && s->dev->gpu) sl_context_count_device(ctx, -(int64_t)s->bytes);
   if (!s->wrapped) s->dev->free(s->dev, ctx, s->data);
   else if (s->release) s->release(s->user);
   sl_free(ctx, s);
@@ -53,6 +54,7 @@ static storage *storage_new(sl_context *ctx, const sl_device *dev, uint64_t byte
     sl_free(ctx, s);
     return NULL;
   }
+  if (!wrapped && dev->gpu) sl_context_count_device(ctx, (int64_t)bytes);
   return s;
 }
 

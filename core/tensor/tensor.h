@@ -29,7 +29,7 @@ SL_MUST_USE sl_status sl_tensor_from(sl_context *ctx, sl_dtype dtype, int rank, 
 SL_MUST_USE sl_status sl_tensor_wrap(sl_context *ctx, sl_dtype dtype, const sl_shape *shape, void *data,
                                      void (*release)(void *user), void *user, sl_tensor **out);
 sl_tensor *sl_tensor_retain(sl_tensor *t);
-void sl_tensor_release(sl_tensor *t); /* NULL is allowed */
+void sl_tensor_release(sl_tensor *t);      /* NULL is allowed */
 bool sl_tensor_shared(const sl_tensor *t); /* whether others hold it, or views of its storage, too */
 
 sl_context *sl_tensor_context(const sl_tensor *t);
@@ -46,8 +46,8 @@ uint64_t sl_tensor_storage_bytes(const sl_tensor *t);
 uint64_t sl_tensor_version(const sl_tensor *t);
 void sl_tensor_bump(sl_tensor *t);
 
-/* A bf16 copy of a flat f32 tensor, kept with its storage: made at first use (uninitialised), freed with it. *fresh: it holds
- * what the tensor holds now, by version. Borrowed. */
+/* A bf16 copy of a flat f32 tensor, kept with its storage: made at first use (uninitialised), freed with it. *fresh: it
+ * holds what the tensor holds now, by version. Borrowed. */
 SL_MUST_USE sl_status sl_tensor_shadow(sl_tensor *t, sl_tensor **shadow, bool *fresh);
 void sl_tensor_shadow_fresh(sl_tensor *t); /* says that it holds what the tensor holds now: after bumping */
 

@@ -1,5 +1,5 @@
-/* Copies between tensors: on the CPU by sl_view_copy, within a GPU by its kernel; between devices whole spans of bytes are
- * moved, converted on the host where strides or dtypes differ. */
+/* Copies between tensors: on the CPU by sl_view_copy, within a GPU by its kernel; between devices whole spans of bytes
+ * are moved, converted on the host where strides or dtypes differ. */
 #include "tensor/tensor.h"
 
 #include <string.h>

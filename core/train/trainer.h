@@ -34,9 +34,9 @@ typedef struct sl_train_options {
   bool ema_warmup;            /* min(decay, (1+n)/(10+n)), n the steps done */
   int64_t batch, micro_batch; /* micro_batch divides batch; 0: the whole batch */
   uint32_t seed;
-  bool flip;      /* horizontal, each with probability 1/2 */
-  /* What backward computes again instead of keeping it: SEGMENTS are blocks, LIGHT norms and activations. NONE: on a GPU whose
-   * memory (or the context's limit) would be nine tenths full, LIGHT all the same. */
+  bool flip; /* horizontal, each with probability 1/2 */
+  /* What backward computes again instead of keeping it: SEGMENTS are blocks, LIGHT norms and activations. NONE: on a
+   * GPU whose memory (or the context's limit) would be nine tenths full, LIGHT all the same. */
   sl_recompute recompute;
   bool keep_all; /* with NONE: nothing is computed again, whatever it takes */
   sl_precision precision;

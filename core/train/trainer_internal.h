@@ -9,8 +9,8 @@
 enum { IN_X0, IN_T, IN_Y, IN_NOISE, N_IN };
 enum { OUT_LOSS, OUT_MSE, OUT_VB, N_OUT };
 
-/* A batch as the host fills it: on the CPU the program's own inputs; on a GPU pinned memory that is brought there, of which
- * there are two, so that one is filled while the other's step runs. */
+/* A batch as the host fills it: on the CPU the program's own inputs; on a GPU pinned memory that is brought there, of
+ * which there are two, so that one is filled while the other's step runs. */
 typedef struct sl_host_batch {
   sl_tensor *in[N_IN]; /* noise: only for batches given by the caller */
   int64_t step;        /* the number of steps done before the one it was filled for; -1: none */
@@ -29,12 +29,12 @@ struct sl_trainer {
   int64_t n_micro;
   sl_host_batch host[2]; /* the CPU has the first only */
   sl_tensor *host_out[N_OUT], *host_squares;
-  /* Where the device's kernels read and write them: sl_step of each micro-batch, sl_adamw_f32, sums of squares of gradients
-   * and losses (trainer_update.c). */
+  /* Where the device's kernels read and write them: sl_step of each micro-batch, sl_adamw_f32, sums of squares of
+   * gradients and losses (trainer_update.c). */
   sl_tensor *steps, *rates, *squares;
-  void *recording;   /* of a whole step, on GPUs that can; NULL: not yet */
-  bool warm;         /* a step has run: libraries have made their choices */
-  bool unrecordable; /* recording failed once */
+  void *recording;    /* of a whole step, on GPUs that can; NULL: not yet */
+  bool warm;          /* a step has run: libraries have made their choices */
+  bool unrecordable;  /* recording failed once */
   double *cumulative; /* of t_density */
   int64_t steps_done;
   bool profiling;
@@ -56,7 +56,8 @@ sl_status sl__batch_make(sl_trainer *tr);
 void sl__batch_free(sl_trainer *tr);
 /* The batch of the next step, drawn from the data set: filled now unless it was before. */
 sl_status sl__batch_draw(sl_trainer *tr, sl_host_batch **out);
-/* Fills the batch after the one that is being trained on, while a GPU is busy; what fails is told when it is its turn. */
+/* Fills the batch after the one that is being trained on, while a GPU is busy; what fails is told when it is its turn.
+ */
 void sl__batch_draw_ahead(sl_trainer *tr);
 /* A batch with the caller's tensors. */
 sl_status sl__batch_given(sl_trainer *tr, const sl_batch *b, sl_host_batch **out);
@@ -68,8 +69,8 @@ void sl__batch_forget(sl_trainer *tr);
 /* --- trainer_update.c --- */
 sl_status sl__update_make(sl_trainer *tr);
 void sl__update_free(sl_trainer *tr);
-/* Launches one step on the batch that was brought: noise (unless given), gradients, their norm, update. Nothing is written to the
- * weights when a loss or gradient is not finite. */
+/* Launches one step on the batch that was brought: noise (unless given), gradients, their norm, update. Nothing is
+ * written to the weights when a loss or gradient is not finite. */
 sl_status sl__update_launch(sl_trainer *tr, bool given, double lr);
 /* Waits for it: per-sample losses come to host_out; the sum of squares of the gradients. */
 sl_status sl__update_fetch(sl_trainer *tr, double *squares);

@@ -1,5 +1,5 @@
-/* device_ops DEVICE: every row of ops.def against its cases on a GPU, or on the stand-in for one; every row of kernels.def must be
- * run. Exit status 77: the device is not here. */
+/* device_ops DEVICE: every row of ops.def against its cases on a GPU, or on the stand-in for one; every row of
+ * kernels.def must be run. Exit status 77: the device is not here. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

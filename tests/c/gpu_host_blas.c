@@ -51,7 +51,8 @@ static sl_gemm gemm_of(const sl_blas_product *p) {
   return g;
 }
 
-/* What the library itself would refuse: strides that break its alignment, epilogues of batches, an f32 bias beside bf16. */
+/* What the library itself would refuse: strides that break its alignment, epilogues of batches, an f32 bias beside
+ * bf16. */
 static bool takes(const sl_blas_product *p) {
   bool strides = p->ab == SL_F32 || ((p->a_row == 1 || p->a_row % 8 == 0) && (p->b_row == 1 || p->b_row % 8 == 0));
   bool bias = !has_bias(p) || p->bias == p->c;
@@ -103,7 +104,8 @@ static sl_view matrix(const void *data, sl_dtype dtype, int64_t rows, int64_t co
 static sl_status product(const job *j, void *c) {
   const sl_blas_product *p = &j->plan->p;
   sl_exec e = cpu(j->plan->ctx);
-  sl_view cv = {.data = c, .dtype = p->c, .accumulate = j->accumulate}, av = {.data = (void *)(uintptr_t)j->a, .dtype = p->ab},
+  sl_view cv = {.data = c, .dtype = p->c, .accumulate = j->accumulate},
+          av = {.data = (void *)(uintptr_t)j->a, .dtype = p->ab},
           bv = {.data = (void *)(uintptr_t)j->b, .dtype = p->ab};
   float *bias = has_bias(p) ? malloc((size_t)p->n * sizeof *bias) : NULL;
   void *work = aligned_alloc(64, (j->plan->bytes + 63) / 64 * 64 + 64);
@@ -150,8 +152,8 @@ static sl_status run(void *data) {
   return s;
 }
 
-sl_status sl_blas_run(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux,
-                      bool accumulate, void *workspace) {
+sl_status sl_blas_run(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux, bool accumulate,
+                      void *workspace) {
   (void)workspace;
   job j = {plan, c, bias, aux, a, b, accumulate};
   return sl_gpu_host_do(run, &j, sizeof j);

@@ -1,5 +1,5 @@
-/* cuDNN as the stand-in for a GPU has it: answered by the CPU's kernels. SLUICE_GPU_HOST_LIBRARIES=none: it is missing, and own
- * kernels compute attention and convolutions. */
+/* cuDNN as the stand-in for a GPU has it: answered by the CPU's kernels. SLUICE_GPU_HOST_LIBRARIES=none: it is missing,
+ * and own kernels compute attention and convolutions. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,13 +72,24 @@ static sl_status attend(const attention_job *job) {
   const sl_dnn_attention_data *d = &job->d;
   sl_exec e = sl_exec_on(job->plan->ctx, &sl_device_cpu);
   sl_view q = heads(d->q, a, a->Tq, a->q), k = heads(d->k, a, a->Tk, a->k), v = heads(d->v, a, a->Tk, a->v);
-  sl_view o = heads(d->o, a, a->Tq, a->o), none = {.dtype = SL_U8}, lse = {.dtype = SL_F32, .shape = SL_SHAPE(a->N, a->H, a->Tq)};
-  sl_view dout = heads(d->dout, a, a->Tq, a->dout), dq = heads(d->dq, a, a->Tq, a->dq), dk = heads(d->dk, a, a->Tk, a->dk),
-          dv = heads(d->dv, a, a->Tk, a->dv);
+  sl_view o = heads(d->o, a, a->Tq, a->o), none = {.dtype = SL_U8},
+          lse = {.dtype = SL_F32, .shape = SL_SHAPE(a->N, a->H, a->Tq)};
+  sl_view dout = heads(d->dout, a, a->Tq, a->dout), dq = heads(d->dq, a, a->Tq, a->dq),
+          dk = heads(d->dk, a, a->Tk, a->dk), dv = heads(d->dv, a, a->Tk, a->dv);
   lse.data = a->backward || a->statistics ? d->lse : NULL;
   sl_shape_strides(&lse.shape, lse.stride);
-  sl_attention_job j = {.q = &q, .k = &k, .v = &v, .mask = &none, .out = &o, .lse = &lse, .N = a->N, .H = a->H, .Tq = a->Tq,
-                        .Tk = a->Tk, .D = a->D, .scale = (float)a->scale};
+  sl_attention_job j = {.q = &q,
+                        .k = &k,
+                        .v = &v,
+                        .mask = &none,
+                        .out = &o,
+                        .lse = &lse,
+                        .N = a->N,
+                        .H = a->H,
+                        .Tq = a->Tq,
+                        .Tk = a->Tk,
+                        .D = a->D,
+                        .scale = (float)a->scale};
   if (a->backward) j.dout = &dout, j.dq = &dq, j.dk = &dk, j.dv = &dv;
   void *plan = NULL;
   size_t bytes = 0;
@@ -139,13 +150,22 @@ static void bring(float *dense, void *part, bool bf16, bool last, int64_t a, int
 static sl_status convolve(const conv_job *j) {
   const sl_dnn_conv *d = &j->plan->c;
   sl_exec e = sl_exec_on(j->plan->ctx, &sl_device_cpu);
-  sl_conv c = {.kind = (sl_conv_kind)d->kind, .N = d->N, .C = d->C, .H = d->H, .W = d->W, .K = d->K, .OH = d->OH, .OW = d->OW,
-               .groups = d->groups, .bias = d->bias};
+  sl_conv c = {.kind = (sl_conv_kind)d->kind,
+               .N = d->N,
+               .C = d->C,
+               .H = d->H,
+               .W = d->W,
+               .K = d->K,
+               .OH = d->OH,
+               .OW = d->OW,
+               .groups = d->groups,
+               .bias = d->bias};
   c.window.kernel[0] = d->R, c.window.kernel[1] = d->S;
   for (int i = 0; i < 2; i++) c.window.stride[i] = d->stride[i], c.window.dilation[i] = d->dilation[i];
   for (int i = 0; i < 4; i++) c.window.pad[i] = d->pad[i];
   int64_t in = d->N * d->C * d->H * d->W, w = d->K * d->C / d->groups * d->R * d->S, out = d->N * d->K * d->OH * d->OW;
-  float *x = aligned_alloc(64, (size_t)(in + 16) * 4 / 64 * 64 + 64), *f = aligned_alloc(64, (size_t)(w + 16) * 4 / 64 * 64 + 64),
+  float *x = aligned_alloc(64, (size_t)(in + 16) * 4 / 64 * 64 + 64),
+        *f = aligned_alloc(64, (size_t)(w + 16) * 4 / 64 * 64 + 64),
         *y = aligned_alloc(64, (size_t)(out + 16) * 4 / 64 * 64 + 64);
   bool image_out = d->kind == SL_DNN_CONV_DATA, filter_out = d->kind == SL_DNN_CONV_WEIGHTS,
        output_out = d->kind == SL_DNN_CONV_FORWARD;

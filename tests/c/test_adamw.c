@@ -79,7 +79,8 @@ static void run(int threads, bool with_reference) {
     sl_adamw_f32 rounded = sl_adamw_round(&a);
     give_gradient(k);
     if (with_reference) reference(&a);
-    assert_int_equal(sl_cpu_adamw_ema(&e, &rounded, N, got[0], got[1], got[2], got[3], EMAS, &got[4], NULL, NULL, NULL), SL_STATUS_OK);
+    assert_int_equal(sl_cpu_adamw_ema(&e, &rounded, N, got[0], got[1], got[2], got[3], EMAS, &got[4], NULL, NULL, NULL),
+                     SL_STATUS_OK);
   }
 }
 

@@ -111,8 +111,12 @@ static void adamw(void **state) {
   assert_int_equal(sl_cuda_sum_of_squares(&e, n, a[1], gpu_squares), SL_STATUS_OK);
   assert_int_equal(sl_cpu_sum_of_squares(&e, n, a[1], &squares), SL_STATUS_OK);
   assert_true(fabs(gpu_squares[0] - squares) <= 1e-12 * squares);
-  assert_int_equal(sl_cuda_adamw_ema(&e, &rounded, n, a[0], a[1], a[2], a[3], 2, (float *[]){a[4], a[5]}, NULL, gpu_squares, NULL), SL_STATUS_OK);
-  assert_int_equal(sl_cpu_adamw_ema(&e, &rounded, n, b[0], b[1], b[2], b[3], 2, (float *[]){b[4], b[5]}, NULL, &squares, NULL), SL_STATUS_OK);
+  assert_int_equal(
+      sl_cuda_adamw_ema(&e, &rounded, n, a[0], a[1], a[2], a[3], 2, (float *[]){a[4], a[5]}, NULL, gpu_squares, NULL),
+      SL_STATUS_OK);
+  assert_int_equal(
+      sl_cpu_adamw_ema(&e, &rounded, n, b[0], b[1], b[2], b[3], 2, (float *[]){b[4], b[5]}, NULL, &squares, NULL),
+      SL_STATUS_OK);
   for (int i = 0; i < 6; i++)
     for (int j = 0; j < n; j++) assert_true(fabsf(a[i][j] - b[i][j]) <= 1e-5f * fmaxf(1.0f, fabsf(b[i][j])));
   for (int i = 0; i < 6; i++) free(a[i]), free(b[i]);
