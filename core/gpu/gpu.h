@@ -125,10 +125,32 @@ SL_DEVICE sl_pack<float, V> sl_load(const void *p, bool bf16, int64_t at) {
   return r;
 }
 
+/* A pack's bytes in as few stores as there are 16 of them; of a struct's assignment nvcc often makes one per element.
+ */
+template <class T, int V>
+SL_DEVICE void sl_put(void *to, const sl_pack<T, V> &x) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(x) % 8 == 0) {
+    uint32_t u[sizeof(x) / 4];
+    memcpy(u, &x, sizeof x);
+    const size_t at = __cvta_generic_to_global(to);
+    if constexpr (sizeof(x) == 8)
+      asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(at), "r"(u[0]), "r"(u[1]) : "memory");
+    else
+      for (int i = 0; i < (int)sizeof(x) / 4; i += 4)
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(at + 4 * i), "r"(u[i]), "r"(u[i + 1]),
+                     "r"(u[i + 2]), "r"(u[i + 3])
+                     : "memory");
+    return;
+  }
+#endif
+  *(sl_pack<T, V> *)to = x;
+}
+
 template <int V>
 SL_DEVICE void sl_store(void *p, bool bf16, int64_t at, const sl_pack<float, V> &x) {
   if (!bf16) {
-    *(sl_pack<float, V> *)((float *)p + at) = x;
+    sl_put((float *)p + at, x);
     return;
   }
   sl_pack<uint16_t, V> h;
@@ -140,7 +162,7 @@ SL_DEVICE void sl_store(void *p, bool bf16, int64_t at, const sl_pack<float, V> 
   } else {
     for (int i = 0; i < V; i++) h.v[i] = sl_gpu_to_bf16(x.v[i]);
   }
-  *(sl_pack<uint16_t, V> *)((uint16_t *)p + at) = h;
+  sl_put((uint16_t *)p + at, h);
 }
 
 #endif

@@ -58,32 +58,107 @@ static void fill_pos_embed(const void *user, const sl_shape *shape, float *out) 
 
 /* --- forward --- */
 
-static sl_value *block(sl_model *m, sl_builder *b, int64_t i, sl_value *z, sl_value *c, sl_value *t) {
-  const sl_dit_config *k = m->config;
-  sl_value *mask = sl_model_mask(m, b, (int)i, t);
-  sl_init zero = {.kind = SL_INIT_ZERO}, xavier = {.kind = SL_INIT_XAVIER_UNIFORM};
-  if (b->recompute) sl_segment_begin(b->g);
-  sl_value *mod = sl_chunk(sl_nn_linear(b, "adaLN_modulation.1", c, 6 * k->hidden, SL_ACT_NONE, zero), 6, -1);
-  sl_value *shift1 = sl_output(mod, 0), *scale1 = sl_output(mod, 1), *gate1 = sl_output(mod, 2);
-  sl_value *shift2 = sl_output(mod, 3), *scale2 = sl_output(mod, 4), *gate2 = sl_output(mod, 5);
-  sl_value *h = sl_name(sl_adaln(z, shift1, scale1, mask, LN_EPS), "norm1");
-  h = sl_nn_self_attention(b, "attn", h, (int)k->heads);
-  sl_value *r = sl_name(sl_gated_residual(z, h, gate1, mask, NULL), "residual1");
-  h = sl_name(sl_adaln(r, shift2, scale2, NULL, LN_EPS), "norm2");
-  h = sl_nn_linear(b, "mlp.fc1", h, (int64_t)((double)k->hidden * k->mlp_ratio), SL_ACT_GELU, xavier);
-  h = sl_nn_linear(b, "mlp.fc2", h, k->hidden, SL_ACT_NONE, xavier);
-  r = sl_gated_residual(r, h, gate2, mask, mask ? z : NULL);
-  if (b->recompute) sl_segment_end(b->g);
-  return r;
+typedef struct pass {
+  sl_model *m;
+  sl_builder *b;
+  const sl_dit_config *k;
+  sl_value *t, *act; /* [N]; SiLU of the condition c [N, hidden] */
+} pass;
+
+/* What a block, or the final layer, makes of the condition: parts of hidden channels each, shift and scale of its first
+ * norm before the others; and its mask. */
+typedef struct layer {
+  sl_value *mod, *mask;
+  const char *norm; /* the first norm's name */
+} layer;
+
+static void push_layer(const pass *p, int64_t i) {
+  if (i < p->k->depth) sl_scope_push(p->b->g, "blocks.%d", (int)i);
+  else sl_scope_push(p->b->g, "final_layer");
 }
 
-static sl_value *final_layer(const sl_dit_config *k, sl_builder *b, sl_value *z, sl_value *c, int64_t out_channels) {
+/* Begins layer i, the final one after the last block. */
+static layer open_layer(const pass *p, int64_t i) {
+  const sl_dit_config *k = p->k;
+  bool last = i == k->depth;
+  int parts = last ? 2 : 6;
   sl_init zero = {.kind = SL_INIT_ZERO};
-  sl_scope_push(b->g, "final_layer");
-  sl_value *mod = sl_chunk(sl_nn_linear(b, "adaLN_modulation.1", c, 2 * k->hidden, SL_ACT_NONE, zero), 2, -1);
-  sl_value *h = sl_name(sl_adaln(z, sl_output(mod, 0), sl_output(mod, 1), NULL, LN_EPS), "norm_final");
-  h = sl_nn_linear(b, "linear", h, k->patch * k->patch * out_channels, SL_ACT_NONE, zero);
-  sl_scope_pop(b->g);
+  layer l = {.mask = last ? NULL : sl_model_mask(p->m, p->b, (int)i, p->t), .norm = last ? "norm_final" : "norm1"};
+  if (p->b->recompute && !last) sl_segment_begin(p->b->g);
+  push_layer(p, i);
+  l.mod = sl_nn_linear(p->b, "adaLN_modulation.1", p->act, parts * k->hidden, SL_ACT_NONE, zero);
+  l.mod = sl_chunk(l.mod, parts, -1);
+  sl_scope_pop(p->b->g);
+  return l;
+}
+
+/* The norm that came with a residual, named in the scope of now: output 1 has no name of its own, a view of it has. */
+static sl_value *name_norm(sl_value *r, const char *name) {
+  sl_value *h = sl_output(r, 1);
+  if (h) (void)sl_name(sl_reshape(h, h->shape.rank, h->shape.dim), "%s", name);
+  return h;
+}
+
+/* Block i from the stream z and its first norm h up to what is left to add; *r: the stream in between. */
+static sl_value *branches(const pass *p, const layer *l, sl_value *z, sl_value *h, sl_value **r) {
+  const sl_dit_config *k = p->k;
+  sl_init xavier = {.kind = SL_INIT_XAVIER_UNIFORM};
+  h = sl_nn_self_attention(p->b, "attn", h, (int)k->heads);
+  sl_residual_adaln_parts mid = {
+      .gate = sl_output(l->mod, 2), .mask = l->mask, .shift = sl_output(l->mod, 3), .scale = sl_output(l->mod, 4)};
+  *r = sl_name(sl_residual_adaln(z, h, &mid, LN_EPS), "residual1");
+  h = name_norm(*r, "norm2");
+  h = sl_nn_linear(p->b, "mlp.fc1", h, (int64_t)((double)k->hidden * k->mlp_ratio), SL_ACT_GELU, xavier);
+  return sl_nn_linear(p->b, "mlp.fc2", h, k->hidden, SL_ACT_NONE, xavier);
+}
+
+static sl_value *first_norm(const pass *p, int64_t i, const layer *l, sl_value *z) {
+  push_layer(p, i);
+  sl_value *h = sl_name(sl_adaln(z, sl_output(l->mod, 0), sl_output(l->mod, 1), l->mask, LN_EPS), "%s", l->norm);
+  sl_scope_pop(p->b->g);
+  return h;
+}
+
+/* Ends block i, *l, and begins the next layer, which *l becomes: returns the stream, *h its first norm in that layer. A
+ * segment ends with the stream alone: the norm would be one more value to keep. */
+static sl_value *go_on(const pass *p, int64_t i, layer *l, sl_value *z, sl_value *r, sl_value *y, sl_value **h) {
+  sl_value *gate = sl_output(l->mod, 5), *mask = l->mask, *skip = mask ? z : NULL;
+  if (p->b->recompute) {
+    z = sl_model_name_block(sl_gated_residual(r, y, gate, mask, skip), "blocks.%d", (int)i);
+    sl_segment_end(p->b->g);
+    *l = open_layer(p, i + 1);
+    *h = first_norm(p, i + 1, l, z);
+    return z;
+  }
+  *l = open_layer(p, i + 1);
+  sl_residual_adaln_parts end = {.gate = gate,
+                                 .mask = mask,
+                                 .skip = skip,
+                                 .shift = sl_output(l->mod, 0),
+                                 .scale = sl_output(l->mod, 1),
+                                 .next_mask = l->mask};
+  z = sl_model_name_block(sl_residual_adaln(r, y, &end, LN_EPS), "blocks.%d", (int)i);
+  push_layer(p, i + 1);
+  *h = name_norm(z, l->norm);
+  sl_scope_pop(p->b->g);
+  return z;
+}
+
+/* All blocks, and the final layer on the stream z: [N, tokens, patch * patch * out_channels]. */
+static sl_value *blocks(const pass *p, sl_value *z, int64_t out_channels) {
+  const sl_dit_config *k = p->k;
+  sl_init zero = {.kind = SL_INIT_ZERO};
+  layer l = open_layer(p, 0);
+  sl_value *h = first_norm(p, 0, &l, z), *r = NULL;
+  for (int64_t i = 0; i < k->depth; i++) {
+    push_layer(p, i);
+    sl_value *y = branches(p, &l, z, h, &r);
+    sl_scope_pop(p->b->g);
+    z = go_on(p, i, &l, z, r, y, &h);
+  }
+  push_layer(p, k->depth);
+  h = sl_nn_linear(p->b, "linear", h, k->patch * k->patch * out_channels, SL_ACT_NONE, zero);
+  sl_scope_pop(p->b->g);
   return h;
 }
 
@@ -100,14 +175,7 @@ static sl_value *dit_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
   sl_value *c = sl_nn_timestep(b, "t_embedder.mlp", t, T_FREQUENCIES, k->hidden, normal);
   int64_t rows = k->classes + (m->info.null_class ? 1 : 0);
   c = sl_name(sl_add(c, sl_nn_embedding(b, "y_embedder.embedding_table", y, rows, k->hidden, normal)), "c");
-  sl_value *act = sl_silu(c);
-  for (int64_t i = 0; i < k->depth; i++) {
-    sl_scope_push(b->g, "blocks.%d", (int)i);
-    z = block(m, b, i, z, act, t);
-    sl_scope_pop(b->g);
-    sl_model_name_block(z, "blocks.%d", (int)i);
-  }
-  sl_value *o = final_layer(k, b, z, act, co);
+  sl_value *o = blocks(&(pass){.m = m, .b = b, .k = k, .t = t, .act = sl_silu(c)}, z, co);
   o = SL_PERMUTE(SL_RESHAPE(o, n, gh, gw, p, p, co), 0, 5, 1, 3, 2, 4); /* [N, C, gh, p, gw, p] */
   return sl_name(SL_RESHAPE(o, n, co, gh * p, gw * p), "out");
 }

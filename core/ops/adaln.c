@@ -15,19 +15,8 @@ static sl_status canon_adaln(sl_graph *g, int n, sl_value **in, sl_attrs *a) {
 }
 
 static sl_status infer_adaln(sl_node *n) {
-  const sl_value *x = n->in[X];
-  SL_TRY(sl__stream_check("adaln", "x", x, x));
-  SL_REQUIRE(x->shape.dim[2] > 0, SHAPE, "adaln: x is %s, which has no channels to norm", sl_value_text(x));
-  SL_TRY(sl__rows_check("adaln", "shift", n->in[SHIFT], x, false));
-  SL_TRY(sl__rows_check("adaln", "scale", n->in[SCALE], x, false));
-  if (n->in[MASK]) SL_TRY(sl__rows_check("adaln", "mask", n->in[MASK], x, true));
-  SL_REQUIRE(n->attrs.f[0] > 0.0, ARG, "adaln: eps is %g, expected more than 0", n->attrs.f[0]);
-  n->out[0].dtype = n->in[SHIFT]->dtype; /* a bf16 network on an f32 residual stream needs no cast of its own */
-  n->out[0].shape = x->shape;
-  for (int k = 1; k < 3; k++) {
-    n->out[k].dtype = SL_F32;
-    n->out[k].shape = sl_shape_of(2, x->shape.dim);
-  }
+  SL_TRY(sl__adaln_check("adaln", n->in[X], n->in[SHIFT], n->in[SCALE], n->in[MASK], "mask", n->attrs.f[0]));
+  sl__adaln_outputs(n->out, n->in[X], n->in[SHIFT]);
   return SL_STATUS_OK;
 }
 

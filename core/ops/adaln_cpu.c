@@ -1,5 +1,5 @@
 /* adaLN on the CPU: rows in parallel, each read from memory once. */
-#define SL_LOOPS sl__adaln_base
+#define SL_ADALN_LOOPS sl__adaln_base
 #include "ops/adaln_loops.h"
 
 #include "base/parallel.h"
@@ -42,9 +42,6 @@ static void reduce_task(void *user, int64_t begin, int64_t end, int thread) {
   }
 }
 
-/* Rows of C elements worth a thread of their own. */
-static int64_t grain_of(int64_t C) { return C > 0 && C < 32768 ? 32768 / C : 1; }
-
 sl_status sl_cpu_adaln(sl_exec *e, const sl_view *y, const sl_view *mean, const sl_view *rstd, const sl_view *x,
                        const sl_view *shift, const sl_view *scale, const sl_view *mask, double eps) {
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
@@ -59,7 +56,7 @@ sl_status sl_cpu_adaln(sl_exec *e, const sl_view *y, const sl_view *mean, const 
                       .mask = mask,
                       .mean = mean,
                       .rstd = rstd};
-  sl_parallel_for(e->ctx, N * T, grain_of(C), forward_task, &t);
+  sl_parallel_for(e->ctx, N * T, row_grain(C), forward_task, &t);
   return SL_STATUS_OK;
 }
 
@@ -80,6 +77,6 @@ sl_status sl_cpu_adaln_backward(sl_exec *e, const sl_view *dx, const sl_view *ds
                       .dx = dx,
                       .partial = workspace};
   sl_parallel_for(e->ctx, N * sl_row_blocks(T), 1, backward_task, &t);
-  sl_parallel_for(e->ctx, N, grain_of(C * sl_row_blocks(T)), reduce_task, &t);
+  sl_parallel_for(e->ctx, N, row_grain(C * sl_row_blocks(T)), reduce_task, &t);
   return SL_STATUS_OK;
 }

@@ -110,14 +110,18 @@ __global__ void finish_kernel(const loss_args a) {
 
 /* --- backward --- */
 
+/* An array from element `first` on. What an index adds to that comes later: with one sum for both, nvcc stores a pack's
+ * elements one by one. */
+SL_DEVICE void *from_element(void *p, bool bf16, int64_t first) { return (char *)p + first * (bf16 ? 2 : 4); }
+
 template <int V>
 SL_DEVICE void store_unit(const loss_args &a, int64_t n, int64_t i, const unit<V> &d) {
-  const int64_t at = n * a.M + i, out = place_in_out(a, n, i);
-  if (a.dout) sl_store<V>(a.dout, a.bf16, out, d.p);
-  if (a.dout && a.learned) sl_store<V>(a.dout, a.bf16, out + a.M, d.s);
-  if (a.dx0) sl_store<V>(a.dx0, false, at, d.x0);
-  if (a.dxt) sl_store<V>(a.dxt, false, at, d.xt);
-  if (a.dnoise) sl_store<V>(a.dnoise, false, at, d.noise);
+  const int64_t out = place_in_out(a, n, 0);
+  if (a.dout) sl_store<V>(from_element(a.dout, a.bf16, out), a.bf16, i, d.p);
+  if (a.dout && a.learned) sl_store<V>(from_element(a.dout, a.bf16, out + a.M), a.bf16, i, d.s);
+  if (a.dx0) sl_store<V>(from_element(a.dx0, false, n * a.M), false, i, d.x0);
+  if (a.dxt) sl_store<V>(from_element(a.dxt, false, n * a.M), false, i, d.xt);
+  if (a.dnoise) sl_store<V>(from_element(a.dnoise, false, n * a.M), false, i, d.noise);
 }
 
 /* As in loss_kernel. */

@@ -23,3 +23,32 @@ sl_status sl__stream_check(const char *op, const char *what, const sl_value *v, 
              sl_value_text(v), sl_value_text(x));
   return SL_STATUS_OK;
 }
+
+sl_status sl__residual_check(const char *op, const sl_value *x, const sl_value *y, const sl_value *gate,
+                             const sl_value *mask, const sl_value *skip) {
+  SL_TRY(sl__stream_check(op, "x", x, x));
+  SL_TRY(sl__stream_check(op, "y", y, x));
+  if (skip) SL_TRY(sl__stream_check(op, "skip", skip, x));
+  SL_TRY(sl__rows_check(op, "gate", gate, x, false));
+  return mask ? sl__rows_check(op, "mask", mask, x, true) : SL_STATUS_OK;
+}
+
+sl_status sl__adaln_check(const char *op, const sl_value *x, const sl_value *shift, const sl_value *scale,
+                          const sl_value *mask, const char *mask_name, double eps) {
+  SL_TRY(sl__stream_check(op, "x", x, x));
+  SL_REQUIRE(x->shape.dim[2] > 0, SHAPE, "%s: x is %s, which has no channels to norm", op, sl_value_text(x));
+  SL_TRY(sl__rows_check(op, "shift", shift, x, false));
+  SL_TRY(sl__rows_check(op, "scale", scale, x, false));
+  if (mask) SL_TRY(sl__rows_check(op, mask_name, mask, x, true));
+  SL_REQUIRE(eps > 0.0, ARG, "%s: eps is %g, expected more than 0", op, eps);
+  return SL_STATUS_OK;
+}
+
+void sl__adaln_outputs(sl_value *out, const sl_value *x, const sl_value *shift) {
+  out[0].dtype = shift->dtype;
+  out[0].shape = x->shape;
+  for (int k = 1; k < 3; k++) {
+    out[k].dtype = SL_F32;
+    out[k].shape = sl_shape_of(2, x->shape.dim);
+  }
+}

@@ -109,6 +109,13 @@ sl_value *sl_adaln(sl_value *x, sl_value *shift, sl_value *scale, sl_value *mask
 /* x, y, skip [N,T,C], gate [N,C], mask u8 [N,C]. Without skip: mask*x + gate*y; with skip: x + gate*y + (1-mask)*skip;
  * without mask: x + gate*y. Source: DTR's block, r + gate*branch and r + (1-m)*z. */
 sl_value *sl_gated_residual(sl_value *x, sl_value *y, sl_value *gate, sl_value *mask, sl_value *skip);
+/* The two as one pass, which reads and writes the stream once: r = sl_gated_residual(x, y, gate, mask, skip), then h,
+ * mean and rstd = sl_adaln(r, shift, scale, next_mask, eps), the same numbers. x, y [N,T,C]; of the parts mask, skip
+ * and next_mask may be NULL. Returns r; outputs 1 to 3: h [N,T,C] in shift's dtype, mean, rstd [N,T]. */
+typedef struct sl_residual_adaln_parts {
+  sl_value *gate, *mask, *skip, *shift, *scale, *next_mask;
+} sl_residual_adaln_parts;
+sl_value *sl_residual_adaln(sl_value *x, sl_value *y, const sl_residual_adaln_parts *p, double eps);
 
 /* --- images, [N,C,H,W]; computed in f32 (bf16 is cast) --- */
 /* x [N,C,…] in groups of channels, biased variance, then * w + b (w, b [C]), * (1 + scale) + shift (both [N,C]), SiLU

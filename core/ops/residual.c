@@ -19,30 +19,39 @@ static sl_status canon_gated_residual(sl_graph *g, int n, sl_value **in, sl_attr
 }
 
 static sl_status infer_gated_residual(sl_node *n) {
-  const sl_value *x = n->in[X];
-  SL_TRY(sl__stream_check("gated_residual", "x", x, x));
-  SL_TRY(sl__stream_check("gated_residual", "y", n->in[Y], x));
-  if (n->in[SKIP]) SL_TRY(sl__stream_check("gated_residual", "skip", n->in[SKIP], x));
-  SL_TRY(sl__rows_check("gated_residual", "gate", n->in[GATE], x, false));
-  if (n->in[MASK]) SL_TRY(sl__rows_check("gated_residual", "mask", n->in[MASK], x, true));
-  n->out[0].dtype = x->dtype;
-  n->out[0].shape = x->shape;
+  SL_TRY(sl__residual_check("gated_residual", n->in[X], n->in[Y], n->in[GATE], n->in[MASK], n->in[SKIP]));
+  n->out[0].dtype = n->in[X]->dtype;
+  n->out[0].shape = n->in[X]->shape;
   return SL_STATUS_OK;
 }
 
 /* Without mask, and with a skip, dx is dout itself; a node is made only for what is left to compute. */
-static sl_status grad_gated_residual(sl_grad_args *a) {
-  sl_value *dout = a->dy[0], *mask = a->in[MASK];
-  bool masked_x = mask && !a->in[SKIP], masked_skip = mask && a->in[SKIP] && a->need[SKIP];
+void sl__residual_grad(sl_value *dout, sl_value *y, sl_value *gate, sl_value *mask, sl_value *skip, const bool need[4],
+                       sl_value *dx[4]) {
+  enum { OF_X, OF_Y, OF_GATE, OF_SKIP };
+  bool masked_x = mask && !skip && need[OF_X], masked_skip = mask && skip && need[OF_SKIP];
   sl_value *d = NULL;
-  if (a->need[Y] || a->need[GATE] || (masked_x && a->need[X]) || masked_skip) {
-    d = sl_opn(SL_OP_gated_residual_backward, 5, (sl_value *[]){dout, a->in[Y], a->in[GATE], mask, NULL}, NULL);
-    if (!d) return SL_STATUS_OK;
+  if (need[OF_Y] || need[OF_GATE] || masked_x || masked_skip) {
+    d = sl_opn(SL_OP_gated_residual_backward, 5, (sl_value *[]){dout, y, gate, mask, NULL}, NULL);
+    if (!d) return;
   }
-  if (a->need[X]) a->dx[X] = masked_x ? sl_output(d, DX) : dout;
-  if (a->need[Y]) a->dx[Y] = sl_output(d, DY);
-  if (a->need[GATE]) a->dx[GATE] = sl_cast(sl_output(d, DGATE), a->in[GATE]->dtype);
-  if (masked_skip) a->dx[SKIP] = sl_cast(sl_output(d, DSKIP), a->in[SKIP]->dtype);
+  if (need[OF_X]) dx[OF_X] = masked_x ? sl_output(d, DX) : dout;
+  if (need[OF_Y]) dx[OF_Y] = sl_output(d, DY);
+  if (need[OF_GATE]) dx[OF_GATE] = sl_cast(sl_output(d, DGATE), gate->dtype);
+  if (masked_skip) dx[OF_SKIP] = sl_cast(sl_output(d, DSKIP), skip->dtype);
+}
+
+bool sl__is_skip_gradient(const sl_value *v, const sl_value *dout, const sl_value *mask) {
+  const sl_node *n = v->node;
+  return n->op == &sl_ops[SL_OP_gated_residual_backward] && v->index == DSKIP && n->in[DOUT] == dout &&
+         n->in[BMASK] == mask;
+}
+
+static sl_status grad_gated_residual(sl_grad_args *a) {
+  const bool need[] = {a->need[X], a->need[Y], a->need[GATE], a->need[SKIP]};
+  sl_value *dx[4] = {NULL};
+  sl__residual_grad(a->dy[0], a->in[Y], a->in[GATE], a->in[MASK], a->in[SKIP], need, dx);
+  a->dx[X] = dx[0], a->dx[Y] = dx[1], a->dx[GATE] = dx[2], a->dx[SKIP] = dx[3];
   return SL_STATUS_OK;
 }
 

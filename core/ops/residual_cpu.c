@@ -1,5 +1,5 @@
 /* The gated residual on the CPU: rows in parallel, each read from memory once. */
-#define SL_LOOPS sl__residual_base
+#define SL_RESIDUAL_LOOPS sl__residual_base
 #include "ops/residual_loops.h"
 
 #include "base/parallel.h"
@@ -38,15 +38,12 @@ static void reduce_task(void *user, int64_t begin, int64_t end, int thread) {
   for (int64_t n = begin; n < end; n++) row_sum_blocks(t->dgate, n, C, t->job.partial + n * blocks * C, blocks, C);
 }
 
-/* Rows of C elements worth a thread of their own. */
-static int64_t grain_of(int64_t C) { return C > 0 && C < 32768 ? 32768 / C : 1; }
-
 sl_status sl_cpu_gated_residual(sl_exec *e, const sl_view *out, const sl_view *x, const sl_view *y, const sl_view *gate,
                                 const sl_view *mask, const sl_view *skip) {
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
   residual_task t = {.loops = loops_of(e)};
   t.job = (residual_job){.T = T, .C = C, .out = out, .x = x, .y = y, .gate = gate, .mask = mask, .skip = skip};
-  sl_parallel_for(e->ctx, N * T, grain_of(C), forward_task, &t);
+  sl_parallel_for(e->ctx, N * T, row_grain(C), forward_task, &t);
   return SL_STATUS_OK;
 }
 
@@ -66,6 +63,6 @@ sl_status sl_cpu_gated_residual_backward(sl_exec *e, const sl_view *dx, const sl
                          .dskip = dskip,
                          .partial = dgate->data ? workspace : NULL};
   sl_parallel_for(e->ctx, N * sl_row_blocks(T), 1, backward_task, &t);
-  if (dgate->data) sl_parallel_for(e->ctx, N, grain_of(C * sl_row_blocks(T)), reduce_task, &t);
+  if (dgate->data) sl_parallel_for(e->ctx, N, row_grain(C * sl_row_blocks(T)), reduce_task, &t);
   return SL_STATUS_OK;
 }

@@ -1,5 +1,5 @@
 /* The gated residual's loops over rows, compiled once per instruction set: the file that includes this names the table
- * in SL_LOOPS. */
+ * in SL_RESIDUAL_LOOPS. */
 #ifndef SL_OPS_RESIDUAL_LOOPS_H
 #define SL_OPS_RESIDUAL_LOOPS_H
 
@@ -18,12 +18,13 @@ typedef struct sl_residual_loops {
 } sl_residual_loops;
 extern const sl_residual_loops sl__residual_base, sl__residual_avx2, sl__residual_avx512;
 
-static inline void forward_part(const residual_job *j, int64_t row, int64_t c0, int64_t size, float buffer[5][SL_ROW]) {
+/* The sum of part of a row, as floats; out may be x's memory. */
+static inline void part_sum(const residual_job *j, int64_t row, int64_t c0, int64_t size, float *out,
+                            float buffer[4][SL_ROW]) {
   const int64_t n = row / j->T, at = row * j->C + c0;
   const float *x = row_read(j->x, at, size, buffer[0]), *y = row_read(j->y, at, size, buffer[1]);
   const float *gate = row_read(j->gate, n * j->gate->stride[0] + c0, size, buffer[2]);
-  const uint8_t *m = j->mask->data ? (const uint8_t *)j->mask->data + n * j->mask->stride[0] + c0 : NULL;
-  float *out = row_target(j->out, at, buffer[4]);
+  const uint8_t *m = row_mask(j->mask, n, c0);
   if (m && j->skip->data) {
     const float *skip = row_read(j->skip, at, size, buffer[3]);
 #pragma omp simd
@@ -35,48 +36,59 @@ static inline void forward_part(const residual_job *j, int64_t row, int64_t c0, 
 #pragma omp simd
     for (int64_t i = 0; i < size; i++) out[i] = x[i] + gate[i] * y[i];
   }
-  row_done(j->out, at, size, out);
 }
 
-static void forward_rows(const residual_job *j, int64_t begin, int64_t end) {
+static inline void residual_rows(const residual_job *j, int64_t begin, int64_t end) {
   float buffer[5][SL_ROW];
   for (int64_t row = begin; row < end; row++)
-    for (int64_t c = 0; c < j->C; c += SL_ROW) forward_part(j, row, c, j->C - c < SL_ROW ? j->C - c : SL_ROW, buffer);
+    for (int64_t c = 0; c < j->C; c += SL_ROW) {
+      const int64_t size = row_part(j->C, c), at = row * j->C + c;
+      float *out = row_target(j->out, at, buffer[4]);
+      part_sum(j, row, c, size, out, buffer);
+      row_done(j->out, at, size, out);
+    }
 }
 
-static inline void backward_part(const residual_job *j, int64_t row, int64_t c0, int64_t size, float *dgate,
-                                 float buffer[4][SL_ROW]) {
+/* What the sum's gradient d gives y, the gate and the skip. */
+static inline void part_branch(const residual_job *j, int64_t row, int64_t c0, int64_t size, const float *d,
+                               float *dgate, float buffer[2][SL_ROW]) {
   const int64_t n = row / j->T, at = row * j->C + c0;
-  const float *d = row_read(j->dout, at, size, buffer[0]);
   if (dgate) {
-    const float *y = row_read(j->y, at, size, buffer[1]);
+    const float *y = row_read(j->y, at, size, buffer[0]);
 #pragma omp simd
     for (int64_t i = 0; i < size; i++) dgate[i] += d[i] * y[i];
   }
   if (j->dy->data) {
-    const float *gate = row_read(j->gate, n * j->gate->stride[0] + c0, size, buffer[2]);
-    float *dy = row_target(j->dy, at, buffer[3]);
+    const float *gate = row_read(j->gate, n * j->gate->stride[0] + c0, size, buffer[0]);
+    float *dy = row_target(j->dy, at, buffer[1]);
 #pragma omp simd
     for (int64_t i = 0; i < size; i++) dy[i] = gate[i] * d[i];
     row_done(j->dy, at, size, dy);
   }
-  const uint8_t *m = j->mask->data ? (const uint8_t *)j->mask->data + n * j->mask->stride[0] + c0 : NULL;
-  if (j->dx->data) {
-    float *dx = row_target(j->dx, at, buffer[3]);
-#pragma omp simd
-    for (int64_t i = 0; i < size; i++) dx[i] = (m ? (float)m[i] : 1.0f) * d[i];
-    row_done(j->dx, at, size, dx);
-  }
   if (j->dskip->data) {
-    float *dskip = row_target(j->dskip, at, buffer[3]);
+    const uint8_t *m = row_mask(j->mask, n, c0);
+    float *dskip = row_target(j->dskip, at, buffer[1]);
 #pragma omp simd
     for (int64_t i = 0; i < size; i++) dskip[i] = (m ? 1.0f - (float)m[i] : 0.0f) * d[i];
     row_done(j->dskip, at, size, dskip);
   }
 }
 
-static void backward_blocks(const residual_job *j, int64_t begin, int64_t end) {
-  float buffer[4][SL_ROW];
+static inline void residual_backward_part(const residual_job *j, int64_t row, int64_t c0, int64_t size, float *dgate,
+                                          float buffer[3][SL_ROW]) {
+  const int64_t at = row * j->C + c0;
+  const float *d = row_read(j->dout, at, size, buffer[2]);
+  part_branch(j, row, c0, size, d, dgate, buffer);
+  if (!j->dx->data) return;
+  const uint8_t *m = row_mask(j->mask, row / j->T, c0);
+  float *dx = row_target(j->dx, at, buffer[1]);
+#pragma omp simd
+  for (int64_t i = 0; i < size; i++) dx[i] = (m ? (float)m[i] : 1.0f) * d[i];
+  row_done(j->dx, at, size, dx);
+}
+
+static inline void residual_backward_blocks(const residual_job *j, int64_t begin, int64_t end) {
+  float buffer[3][SL_ROW];
   const int64_t blocks = sl_row_blocks(j->T), C = j->C;
   for (int64_t b = begin; b < end; b++) {
     const int64_t n = b / blocks, first = b % blocks * SL_ROW_BLOCK;
@@ -85,12 +97,12 @@ static void backward_blocks(const residual_job *j, int64_t begin, int64_t end) {
     if (dgate) memset(dgate, 0, (size_t)C * sizeof *dgate);
     for (int64_t t = first; t < last; t++)
       for (int64_t c = 0; c < C; c += SL_ROW)
-        backward_part(j, n * j->T + t, c, C - c < SL_ROW ? C - c : SL_ROW, dgate ? dgate + c : NULL, buffer);
+        residual_backward_part(j, n * j->T + t, c, row_part(C, c), dgate ? dgate + c : NULL, buffer);
   }
 }
 
-#ifdef SL_LOOPS
-const sl_residual_loops SL_LOOPS = {forward_rows, backward_blocks};
+#ifdef SL_RESIDUAL_LOOPS
+const sl_residual_loops SL_RESIDUAL_LOOPS = {residual_rows, residual_backward_blocks};
 #endif
 
 #endif

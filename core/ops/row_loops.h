@@ -16,6 +16,12 @@ static inline uint16_t bf16_round(float f) {
   return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded); /* no branch: loops stay vectors */
 }
 
+/* Rows of C elements worth a thread of their own. */
+static inline int64_t row_grain(int64_t C) { return C > 0 && C < 32768 ? 32768 / C : 1; }
+
+/* Size of the part of a row of C that begins at c0. */
+static inline int64_t row_part(int64_t C, int64_t c0) { return C - c0 < SL_ROW ? C - c0 : SL_ROW; }
+
 /* n elements from element `at` on. */
 static inline const float *row_read(const sl_view *v, int64_t at, int64_t n, float *buffer) {
   if (v->dtype == SL_F32) return (const float *)v->data + at;
@@ -37,11 +43,29 @@ static inline void row_done(const sl_view *v, int64_t at, int64_t n, const float
   for (int64_t i = 0; i < n; i++) h[i] = bf16_round(written[i]);
 }
 
+/* Floats as elements of v, from `at` on. */
+static inline void row_write(const sl_view *v, int64_t at, int64_t n, const float *from) {
+  if (v->dtype == SL_F32) memcpy((float *)v->data + at, from, (size_t)n * sizeof *from);
+  else row_done(v, at, n, from);
+}
+
+/* What a tensor of that dtype holds of x. */
+static inline void row_rounded(sl_dtype dtype, int64_t n, float *x) {
+  if (dtype == SL_F32) return;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) x[i] = sl_bf16_to_f32(bf16_round(x[i]));
+}
+
+/* The sample's mask from channel c0 on; NULL without one. */
+static inline const uint8_t *row_mask(const sl_view *mask, int64_t sample, int64_t c0) {
+  return mask->data ? (const uint8_t *)mask->data + sample * mask->stride[0] + c0 : NULL;
+}
+
 /* x times its sample's mask; x itself where there is no mask. */
 static inline const float *row_masked(const sl_view *mask, int64_t sample, int64_t c0, int64_t n, const float *x,
                                       float *buffer) {
-  if (!mask->data) return x;
-  const uint8_t *m = (const uint8_t *)mask->data + sample * mask->stride[0] + c0;
+  const uint8_t *m = row_mask(mask, sample, c0);
+  if (!m) return x;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) buffer[i] = (float)m[i] * x[i];
   return buffer;

@@ -21,7 +21,7 @@
 #endif
 
 enum { PAGE = 4096, ALIGN = 256, MOST_BLOCKS = 65536 };
-static const size_t ROOM = (size_t)8 << 30; /* addresses, not memory */
+static const size_t GIB = (size_t)1 << 30;
 
 typedef struct block {
   size_t at, size; /* size: whole, with the red zone after it */
@@ -30,6 +30,7 @@ typedef struct block {
 /* One range for all contexts of the process; tests use one thread. */
 static struct {
   char *base;
+  size_t size; /* addresses, not memory */
   size_t high; /* bytes that were ever handed out, in pages */
   block *blocks;
   int n, depth, devices;
@@ -58,11 +59,19 @@ static void choose_order(void) {
   sl_gpu_host_order(descending ? 1 : 2, descending ? 0 : strtoull(order, NULL, 10));
 }
 
+/* SLUICE_GPU_HOST_GIB: of the device's memory; 8 unless set. To plan for a GPU of that size nothing is taken. */
+static size_t size_asked_for(void) {
+  const char *gib = getenv("SLUICE_GPU_HOST_GIB");
+  long n = gib ? strtol(gib, NULL, 10) : 0;
+  return (n > 0 && n <= 1024 ? (size_t)n : 8) * GIB;
+}
+
 static sl_status make_room(void) {
   if (room.base) return SL_STATUS_OK;
-  void *p = mmap(NULL, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  room.size = size_asked_for();
+  void *p = mmap(NULL, room.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   void *list = mmap(NULL, MOST_BLOCKS * sizeof(block), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  SL_REQUIRE(p != MAP_FAILED && list != MAP_FAILED, OOM, "gpu-host: no room for %zu addresses", ROOM);
+  SL_REQUIRE(p != MAP_FAILED && list != MAP_FAILED, OOM, "gpu-host: no room for %zu addresses", room.size);
   room.base = p;
   room.blocks = list;
   sl_gpu_host_hooks(sl_gpu_host_enter, sl_gpu_host_leave);
@@ -77,7 +86,7 @@ static void *gpu_host_alloc(const sl_device *dev, sl_context *ctx, size_t bytes)
   int k = 0;
   (void)dev, (void)ctx;
   for (; k < room.n && room.blocks[k].at < at + size; k++) at = room.blocks[k].at + room.blocks[k].size;
-  if (at + size > ROOM || room.n == MOST_BLOCKS) {
+  if (at + size > room.size || room.n == MOST_BLOCKS) {
     (void)sl_fail(SL_STATUS_OOM, "gpu-host is out of memory: %zu bytes asked for, %zu taken", bytes, room.used);
     return NULL;
   }
@@ -115,7 +124,7 @@ static void gpu_host_free(const sl_device *dev, sl_context *ctx, void *p) {
 
 static sl_status gpu_host_memory(const sl_device *dev, sl_device_memory *out) {
   (void)dev;
-  *out = (sl_device_memory){ROOM - room.used, ROOM, room.used, room.peak};
+  *out = (sl_device_memory){room.size - room.used, room.size, room.used, room.peak};
   return SL_STATUS_OK;
 }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""ADM forward, training step and guided sampling: Sluice against PyTorch, eager and compiled, on the CPU, in turn, on the same weights and
-inputs.
+"""ADM forward, training step and guided sampling: Sluice against PyTorch, eager and compiled, in turn, on the same weights and inputs.
 
   pip install torch numpy; tests/bench/adm_torch.py [--model ADM-32|ADM-64] [--batch 16] [--only forward] [--compile] [--threads 2] [--pairs 12]
                             [--sluice build/sluice]
+  tests/bench/adm_torch.py --device cuda … as tests/bench/dit_torch.py does
 
 ADM-32 is a small model for 32 x 32 images (64 base channels), ADM-64 the paper's and guided-diffusion's 64 x 64 model: time its forward with
 --batch 1 --only forward. Both with task routing. The peer is as strong as eager PyTorch gets: channels_last, scaled_dot_product_attention, fused AdamW, foreach
@@ -16,6 +16,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import peer
+import sides
 
 # side, base channels, blocks, multipliers, sides with attention, channels of a head, dropout
 MODELS = {"ADM-32": (32, 64, 2, (1, 2, 2), (16, 8), 32, 0.1), "ADM-64": (64, 192, 3, (1, 2, 3, 4), (32, 16, 8), 64, 0.1)}
@@ -107,6 +108,12 @@ class ADM(nn.Module):
         return self.out(x)
 
 
-if __name__ == "__main__":
+def main():
     o = peer.options([*MODELS], "ADM-32", 16)
+    if o.sides:
+        return sides.main(o, lambda: ADM(o.model), o.model, None)
     peer.run(o, lambda: ADM(o.model).eval(), o.model, ("forward", "train", "sample"), channels_last=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
-"""What the PyTorch peers share: the process, the driver that times Sluice and PyTorch in turn on the same weights and inputs."""
+"""What the PyTorch peers share: files, masks, the process, options, and the driver that times Sluice and PyTorch's eager mode in turn on
+the CPU, on the same weights and inputs. GPUs, precisions, modes of torch.compile and whole processes: torch_side.py and sides.py."""
 import argparse, copy, json, math, os, statistics, struct, subprocess, sys, tempfile, time
 
 import numpy as np
@@ -46,9 +47,16 @@ class Process:
 
         self.weight = table(np.minimum(a / (1 - a) + 1, 5)) if x0 else None
 
+    def to(self, device):
+        for name, v in vars(self).items():
+            if v is not None:
+                setattr(self, name, v.to(device))
+        return self
+
     def step(self, net, x, i, t, y, scale):
-        """One ancestral step of half as many images as y has labels, guided over all channels; t: the original timestep, all steps kept."""
-        o = net(torch.cat([x, x]), torch.full((len(y),), t), y)
+        """One ancestral step of half as many images as y has labels, guided over all channels; t: the original timestep, all steps kept; a
+        number, or a tensor [1] (of none it would be read as a number, for which a GPU must be waited for)."""
+        o = net(torch.cat([x, x]), torch.full((len(y),), t) if isinstance(t, int) else t.expand(len(y)), y)
         k = x.shape[1]
         cond, null = o[:, :k].chunk(2)
         e, v = null + scale * (cond - null), o[:len(x), k:]
@@ -78,18 +86,46 @@ class Process:
         return (((noise - eps)**2).mean((1, 2, 3)) + vb).mean()
 
 
-
 def options(models, default, batch=8):
+    """What the command was given. `sides`: sides.py's comparison is asked for, as whatever this module's own driver cannot do does."""
     p = argparse.ArgumentParser()
     p.add_argument("--model", default=default, choices=models)
-    p.add_argument("--batch", type=int, default=batch)
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--pairs", type=int, default=12)
+    p.add_argument("--batch", type=int, help=f"{batch}; on a GPU 256")
+    p.add_argument("--threads", type=int, help="2; on a GPU all, 16 at most")
+    p.add_argument("--pairs", type=int, help="12; on a GPU 20")
     p.add_argument("--sluice", default="build/sluice")
+    p.add_argument("--compile", nargs="*", metavar="MODE",
+                   help="also time the peer under torch.compile: in its default mode, or in each of the modes named (default, max-autotune, "
+                   "max-autotune-no-cudagraphs, reduce-overhead; graph: the second in a CUDA graph of our own, for sampling)")
     p.add_argument("--only", default="", help="forward, train or sample alone")
     p.add_argument("--profile", action="store_true")
-    p.add_argument("--compile", action="store_true", help="also time the peer under torch.compile")
-    return p.parse_args()
+    g = p.add_argument_group("in processes of their own, with --device or any of these")
+    g.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    g.add_argument("--what", default="", help="of train, forward, sample, with commas between; or none")
+    g.add_argument("--precision", default="", choices=["f32", "bf16"])
+    g.add_argument("--residual", default="f32", choices=["f32", "bf16"], help="the stream between blocks, on both sides, under bf16")
+    g.add_argument("--no-eager", action="store_true", help="only the modes of --compile")
+    g.add_argument("--images", default="1,64", help="lots that are sampled together")
+    g.add_argument("--cfg", type=float, default=1.5)
+    g.add_argument("--apart", action="store_true", help="one process at a time, as L and XL are trained")
+    g.add_argument("--mask-cost", action="store_true", help="Sluice with routing against Sluice without")
+    g.add_argument("--cold", action="store_true", help="from the start of a process to the end of its first training step")
+    g.add_argument("--no-errors", action="store_true", help="both sides are not compared with float64 first")
+    g.add_argument("--losses", type=int, metavar="STEPS", nargs="?", const=200, default=0, help="both sides' losses on fixed data")
+    g.add_argument("--json", metavar="FILE", help="one line a measurement is added to it")
+    g.add_argument("--limit", type=float, default=600, help="seconds that one answer of a process may take")
+    g.add_argument("--side", help=argparse.SUPPRESS)  # torch_side.py's process, in this mode
+    o = p.parse_args()
+    o.sides = o.device != "cpu" or bool(o.what or o.precision or o.apart or o.mask_cost or o.cold or o.losses or o.json or o.side)
+    if not o.sides and o.compile not in (None, []):
+        p.error("--compile with modes needs --what")
+    gpu = o.device != "cpu"
+    o.device = "cuda:0" if o.device == "cuda" else o.device
+    o.threads = o.threads or (min(os.cpu_count(), 16) if gpu else 2)
+    o.batch = o.batch or (256 if gpu else batch)
+    o.pairs = o.pairs or (20 if gpu else 12)
+    o.precision = o.precision or "f32"
+    return o
 
 
 class Worker:
@@ -103,8 +139,8 @@ class Worker:
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline().strip()
-        if not answer:
-            sys.exit("the sluice worker stopped")
+        if not answer or answer.startswith("error "):
+            sys.exit(answer[6:] or "the sluice worker stopped")
         return answer
 
     def profile(self):
@@ -168,7 +204,7 @@ def run(o, make, name, work, x0=False, clip=0, channels_last=False):
 
     process = Process(x0)
     peers = {"eager": (net, process.loss)}
-    if o.compile:
+    if o.compile is not None:
         peers["compiled"] = (torch.compile(net), torch.compile(process.loss))
     trained = [q for q in net.parameters() if q.requires_grad]
     state = {}  # made when training begins: forward alone needs no second copy of a large model

@@ -1,4 +1,4 @@
-/* Cases of the fused kernels, run on any table of kernels and compared: for test_fused.c and test_gpu_host.c. Buffers
+/* Cases of the fused kernels, run on any table of kernels and compared: for test_fused.c and test_gpu_host*.c. Buffers
  * have exactly the size that is used, so that a sanitizer sees an overrun; outputs start as NaN. */
 #ifndef SL_TESTS_FUSED_CASE_H
 #define SL_TESTS_FUSED_CASE_H
@@ -16,6 +16,7 @@
 #include "base/bf16.h"
 #include "ops/adaln_math.h"
 #include "ops/kernels.h"
+#include "ops/residual_adaln.h"
 
 typedef struct fused_case {
   int64_t N, T, C;
@@ -23,20 +24,35 @@ typedef struct fused_case {
   bool mask, extra;    /* extra: prior, or skip */
   bool chunks;         /* modulation as parts of [N,6C]; else dense */
   bool one_mask;       /* one row for all samples: stride 0 */
+  unsigned joined;     /* of residual_adaln, below */
 } fused_case;
 
+/* What residual_adaln's cases vary. */
+enum {
+  FUSED_NEXT_MASK = 1,
+  FUSED_NO_DR = 2,    /* nothing arrives at r itself */
+  FUSED_PRIOR = 4,    /* x has a gradient from elsewhere */
+  FUSED_RESTORED = 8, /* SL_SHARE_RESTORED: with a mask, without skip and prior */
+  FUSED_UNUSED_R = 16,
+  FUSED_IN_PLACE = 32, /* r in x's memory, dx in that of dr */
+  FUSED_VARIANTS = 64
+};
+
 static const fused_case fused_cases[] = {
-    {1, 1, 1, SL_F32, SL_F32, SL_F32, false, false, false, false},
-    {2, 5, 48, SL_F32, SL_F32, SL_F32, true, true, true, false},
-    {3, 33, 20, SL_F32, SL_F32, SL_F32, true, false, true, true},
-    {2, 64, 37, SL_F32, SL_F32, SL_F32, false, true, true, false},
-    {1, 70, 260, SL_F32, SL_F32, SL_F32, true, true, false, false},
-    {2, 9, 384, SL_F32, SL_BF16, SL_BF16, true, true, true, false},
-    {2, 40, 72, SL_BF16, SL_BF16, SL_BF16, true, false, true, true},
-    {1, 3, 31, SL_BF16, SL_F32, SL_F32, false, true, false, false},
-    {1, 2, 4101, SL_F32, SL_F32, SL_F32, true, true, true, false},
-    {1, 3, 2304, SL_BF16, SL_BF16, SL_F32, false, false, false, false},
-    {0, 4, 8, SL_F32, SL_F32, SL_F32, true, true, false, false},
+    {1, 1, 1, SL_F32, SL_F32, SL_F32, false, false, false, false, 0},
+    {2, 5, 48, SL_F32, SL_F32, SL_F32, true, true, true, false, 0},
+    {3, 33, 20, SL_F32, SL_F32, SL_F32, true, false, true, true, 0},
+    {2, 64, 37, SL_F32, SL_F32, SL_F32, false, true, true, false, 0},
+    {1, 70, 260, SL_F32, SL_F32, SL_F32, true, true, false, false, 0},
+    {2, 9, 384, SL_F32, SL_BF16, SL_BF16, true, true, true, false, 0},
+    {2, 40, 72, SL_BF16, SL_BF16, SL_BF16, true, false, true, true, 0},
+    {1, 3, 31, SL_BF16, SL_F32, SL_F32, false, true, false, false, 0},
+    {1, 2, 4101, SL_F32, SL_F32, SL_F32, true, true, true, false, 0},
+    {1, 3, 2304, SL_BF16, SL_BF16, SL_F32, false, false, false, false, 0},
+    {1, 5, 1024, SL_BF16, SL_BF16, SL_BF16, true, true, true, false, 0},
+    {1, 2, 1152, SL_F32, SL_BF16, SL_BF16, true, false, true, false, 0},
+    {2, 3, 768, SL_F32, SL_F32, SL_F32, false, false, true, false, 0},
+    {0, 4, 8, SL_F32, SL_F32, SL_F32, true, true, false, false, 0},
 };
 #define FUSED_CASES (int)(sizeof fused_cases / sizeof *fused_cases)
 
@@ -99,17 +115,21 @@ static inline sl_view fused_rows(const fused_case *c, sl_dtype d, int k, uint64_
   return v;
 }
 
+enum { FUSED_MOST = SL_RA_INPUTS + SL_RAB_INPUTS, FUSED_JOINED_OUT = 4 + 6 };
+
 typedef struct fused_data {
-  sl_view in[6], out[6]; /* adaln: x shift scale mask dy extra -> y mean rstd dx dshift dscale */
-                         /* residual: x y gate mask dout skip -> out dx dy dgate dskip */
-  void *whole[6], *workspace;
+  /* adaln: x shift scale mask dy extra -> y mean rstd dx dshift dscale
+   * residual: x y gate mask dout skip -> out dx dy dgate dskip
+   * residual_adaln: its row's inputs, then its backward's -> its outputs, then its backward's */
+  sl_view in[FUSED_MOST], out[FUSED_JOINED_OUT];
+  void *whole[FUSED_MOST], *workspace;
+  bool borrowed[FUSED_MOST]; /* is another's memory */
 } fused_data;
 
 static inline void fused_free(fused_data *f) {
-  for (int i = 0; i < 6; i++) {
-    free(f->whole[i] ? f->whole[i] : f->in[i].data);
-    free(f->out[i].data);
-  }
+  for (int i = 0; i < FUSED_MOST; i++)
+    if (!f->borrowed[i]) free(f->whole[i] ? f->whole[i] : f->in[i].data);
+  for (int i = 0; i < FUSED_JOINED_OUT; i++) free(f->out[i].data);
   free(f->workspace);
 }
 
@@ -166,6 +186,76 @@ static inline fused_data fused_residual(const sl_kernels *k, sl_exec *e, const f
   if (k->gated_residual(e, &out[0], &in[0], &in[1], &in[2], &in[3], &in[5]) != SL_STATUS_OK) fail_msg("%s", sl_error());
   if (k->gated_residual_backward(e, &out[1], &out[2], &out[3], &out[4], &in[4], &in[1], &in[2], &in[3], f.workspace) !=
       SL_STATUS_OK)
+    fail_msg("%s", sl_error());
+  return f;
+}
+
+/* Whether the case, so varied, is one of its own. */
+static inline bool fused_joined_is(const fused_case *c) {
+  const unsigned v = c->joined;
+  if (v & FUSED_RESTORED && (!c->mask || c->extra || v & (FUSED_PRIOR | FUSED_NO_DR))) return false;
+  return !(v & FUSED_IN_PLACE && v & (FUSED_UNUSED_R | FUSED_NO_DR));
+}
+
+static inline sl_residual_share fused_share(const fused_case *c) {
+  if (c->joined & FUSED_RESTORED) return SL_SHARE_RESTORED;
+  return c->mask && !c->extra ? SL_SHARE_MASKED : SL_SHARE_WHOLE;
+}
+
+/* Inputs of residual_adaln and of its backward, of which r, mean and rstd are made by the first; outputs as NaN. */
+static inline fused_data fused_joined_data(const fused_case *c) {
+  fused_data f = {0};
+  const int64_t big[] = {c->N, c->T, c->C}, rows[] = {c->N, c->C};
+  sl_view *in = f.in, *back = f.in + SL_RA_INPUTS, *out = f.out, *d = f.out + 4;
+  static const int part[] = {[SL_RA_GATE] = 2, [SL_RA_SHIFT] = 3, [SL_RA_SCALE] = 4};
+  in[SL_RA_X] = fused_input(c->x, 3, big, 21);
+  in[SL_RA_Y] = fused_input(c->y, 3, big, 22);
+  for (int k = SL_RA_GATE; k <= SL_RA_SCALE; k++)
+    in[k] = fused_rows(c, c->rows, part[k], 23 + (uint64_t)k, &f.whole[k]);
+  in[SL_RA_MASK] = fused_mask(c);
+  if (c->extra) in[SL_RA_SKIP] = fused_input(c->x, 3, big, 30);
+  if (c->joined & FUSED_NEXT_MASK) in[SL_RA_NEXT_MASK] = fused_input(SL_U8, 2, rows, 31);
+  if (!(c->joined & FUSED_NO_DR)) back[SL_RAB_DR] = fused_input(c->x, 3, big, 32);
+  back[SL_RAB_DH] = fused_input(c->rows, 3, big, 33);
+  if (c->joined & FUSED_PRIOR) back[SL_RAB_PRIOR] = fused_input(c->x, 3, big, 34);
+  out[SL_RA_R] = fused_output(c->x, 3, big);
+  out[SL_RA_H] = fused_output(c->rows, 3, big);
+  for (int k = SL_RA_MEAN; k <= SL_RA_RSTD; k++) out[k] = fused_output(SL_F32, 2, big);
+  d[SL_RAB_DX] = fused_output(c->x, 3, big);
+  d[SL_RAB_DY] = fused_output(c->y, 3, big);
+  if (c->mask && c->extra) d[SL_RAB_DSKIP] = fused_output(c->x, 3, big);
+  static const int sums[] = {SL_RAB_DGATE, SL_RAB_DSHIFT, SL_RAB_DSCALE};
+  for (int k = 0; k < 3; k++) d[sums[k]] = fused_output(SL_F32, 2, rows);
+  static const int same[][2] = {{SL_RAB_Y, SL_RA_Y},
+                                {SL_RAB_GATE, SL_RA_GATE},
+                                {SL_RAB_SCALE, SL_RA_SCALE},
+                                {SL_RAB_MASK, SL_RA_MASK},
+                                {SL_RAB_NEXT_MASK, SL_RA_NEXT_MASK}};
+  static const int made[][2] = {{SL_RAB_R, SL_RA_R}, {SL_RAB_MEAN, SL_RA_MEAN}, {SL_RAB_RSTD, SL_RA_RSTD}};
+  for (int k = 0; k < 5; k++) back[same[k][0]] = in[same[k][1]], f.borrowed[SL_RA_INPUTS + same[k][0]] = true;
+  for (int k = 0; k < 3; k++) back[made[k][0]] = out[made[k][1]], f.borrowed[SL_RA_INPUTS + made[k][0]] = true;
+  f.workspace = fused_buffer(sl_row_block_bytes(c->N, c->T, c->C, 3));
+  return f;
+}
+
+static inline fused_data fused_joined(const sl_kernels *k, sl_exec *e, const fused_case *c) {
+  fused_data f = fused_joined_data(c);
+  sl_view in[FUSED_MOST], out[FUSED_JOINED_OUT], none = {.dtype = c->x, .shape = f.out[SL_RA_R].shape};
+  memcpy(in, f.in, sizeof in), memcpy(out, f.out, sizeof out);
+  if (c->joined & FUSED_IN_PLACE) { /* what is read lies in the outputs' memory */
+    memcpy(out[SL_RA_R].data, in[SL_RA_X].data, (size_t)(c->N * c->T * c->C) * fused_width(c->x));
+    memcpy(out[4 + SL_RAB_DX].data, in[SL_RA_INPUTS + SL_RAB_DR].data,
+           (size_t)(c->N * c->T * c->C) * fused_width(c->x));
+    in[SL_RA_X].data = out[SL_RA_R].data, in[SL_RA_INPUTS + SL_RAB_DR].data = out[4 + SL_RAB_DX].data;
+  }
+  if (k->residual_adaln(e, out, in, 1e-6) != SL_STATUS_OK) fail_msg("%s", sl_error());
+  if (c->joined & FUSED_UNUSED_R) { /* once more: the same without it */
+    sl_view again[4] = {none, fused_output(c->rows, 3, out[SL_RA_H].shape.dim), out[SL_RA_MEAN], out[SL_RA_RSTD]};
+    if (k->residual_adaln(e, again, in, 1e-6) != SL_STATUS_OK) fail_msg("%s", sl_error());
+    free(f.out[SL_RA_H].data);
+    f.out[SL_RA_H].data = again[SL_RA_H].data;
+  }
+  if (k->residual_adaln_backward(e, out + 4, in + SL_RA_INPUTS, (int)fused_share(c), f.workspace) != SL_STATUS_OK)
     fail_msg("%s", sl_error());
   return f;
 }

@@ -279,10 +279,12 @@ describe("SIGKILL", function()
     assert(ok, text)
     local inside, done, wanted = 0, 0, slow and kills // 2 + 1 or kills
     math.randomseed(os.time())
+    local function start() -- a run that was killed before it was one begins anew
+      return core.exists(run .. "/run.json") and "--resume " .. run or ("%s --out %s %s"):format(recipe, run, set)
+    end
     while done < wanted or (long and not slow and inside < 5 and done < 60) do
-      local start = core.exists(run .. "/run.json") and "--resume " .. run or ("%s --out %s %s"):format(recipe, run, set)
       local life = moments[1] + moments[2] * math.random()
-      local _, _, status = shell(("timeout -s KILL %.3f %s train %s --threads 2 --quiet"):format(life, program, start))
+      local _, _, status = shell(("timeout -s KILL %.3f %s train %s --threads 2 --quiet"):format(life, program, start()))
       if status == 0 then break end
       done = done + 1
       local events = core.exists(run .. "/events.jsonl") and records(run .. "/events.jsonl") or {}
@@ -290,7 +292,7 @@ describe("SIGKILL", function()
       if last and last.event == "checkpoint begins" then inside = inside + 1 end
       if not core.exists(run .. "/run.json") then os.execute("rm -rf " .. run) end
     end
-    text, ok = train("--resume " .. run)
+    text, ok = train(start())
     assert(ok, text)
     assert.equal(bits(whole), bits(run))
     print(("%s: killed %d times, %d of them while a checkpoint was written; the bits are those of an undisturbed run"):format(name,
