@@ -36,7 +36,7 @@ typedef struct sl_train_options {
   uint32_t seed;
   bool flip; /* horizontal, each with probability 1/2 */
   /* What backward computes again instead of keeping it: SEGMENTS are blocks, LIGHT norms and activations. NONE: on a
-   * GPU whose memory (or the context's limit) would be nine tenths full, LIGHT all the same. */
+   * GPU whose memory would be nine tenths full, LIGHT all the same. */
   sl_recompute recompute;
   bool keep_all; /* with NONE: nothing is computed again, whatever it takes */
   sl_precision precision;

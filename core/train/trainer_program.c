@@ -188,13 +188,12 @@ static sl_status forecast(sl_context *ctx, const sl_train_options *o, sl_recompu
 static sl_status choose_recompute(sl_context *ctx, const sl_train_options *o, sl_recompute *out) {
   const sl_device *dev = o->model->device;
   sl_device_memory memory;
-  uint64_t bytes, limit = sl_context_memory_limit(ctx);
+  uint64_t bytes;
   *out = o->recompute;
   if (o->recompute != SL_RECOMPUTE_NONE || o->keep_all || !dev->gpu) return SL_STATUS_OK;
   SL_TRY(forecast(ctx, o, SL_RECOMPUTE_NONE, &bytes));
   SL_TRY(dev->memory(dev, &memory));
-  if (!limit || limit > memory.total) limit = memory.total;
-  if ((double)bytes > KEEP_SHARE * (double)limit) *out = SL_RECOMPUTE_LIGHT;
+  if ((double)bytes > KEEP_SHARE * (double)memory.total) *out = SL_RECOMPUTE_LIGHT;
   return SL_STATUS_OK;
 }
 

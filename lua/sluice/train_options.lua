@@ -129,16 +129,16 @@ local function divisors(n)
   return list
 end
 
--- Bytes that may still be taken where the model runs, and of how many, in words; math.huge: no limit.
+-- Bytes that may still be taken where the model runs, and of how many, in words; math.huge: no limit. The limit is of the host's memory.
 local function room_of(model)
-  local memory, device = sluice.memory(), model:device()
-  local limit = memory.limit > 0 and memory.limit or math.huge
-  if device == "cpu" then
-    return limit - memory.bytes, ("the limit of %s"):format(limit < math.huge and mib(limit) or "none")
+  local device = model:device()
+  if device ~= "cpu" then
+    local there = sluice.memory(device)
+    return there.available, ("the %s of %s"):format(mib(there.total), device)
   end
-  local there = sluice.memory(device)
-  if limit - there.bytes < there.available then return limit - there.bytes, ("the limit of %s on %s"):format(mib(limit), device) end
-  return there.available, ("the %s of %s"):format(mib(there.total), device)
+  local memory = sluice.memory()
+  local limit = memory.limit > 0 and memory.limit or math.huge
+  return limit - memory.bytes, ("the limit of %s"):format(limit < math.huge and mib(limit) or "none")
 end
 
 -- Settles micro_batch = "auto", and refuses what will not fit before anything is allocated. -> bytes foreseen
