@@ -92,6 +92,7 @@ class Bench:
         self.folder = self.scratch.name
         self.file = f"{self.folder}/weights.safetensors"
         self.macs = self.machine = None
+        self.missing = 0  # comparisons that gave no figure
 
     # --- sides ---
 
@@ -226,6 +227,7 @@ class Bench:
                 print(f"{what}, batch {batch}, torch {mode}: {e}", flush=True)
                 self.record(what=what, mode=mode, batch=batch, error=str(e))
                 if not re.search("memory|arena needs", str(e)) or images or batch <= 32:
+                    self.missing += 1
                     return None
                 batch //= 2
 
@@ -306,10 +308,10 @@ class Bench:
 
     def cold(self):
         """From the start of a process to the end of its first training step, on weights of its own."""
-        runs = [("sluice", lambda: self.sluice(file="fresh"), 5)]
+        runs = [("sluice", lambda: self.sluice(file="fresh"), 3)]
         for mode in self.modes():
             if mode != "graph":
-                runs.append((f"torch {mode}", lambda mode=mode: self.torch(mode), 3 if mode == "eager" else 2))
+                runs.append((f"torch {mode}", lambda mode=mode: self.torch(mode, file="fresh"), 3 if mode == "eager" else 1))
         first = None
         for name, make, n in runs:
             times = []
@@ -347,3 +349,5 @@ def main(o, make, name, shapes, apart=False, x0=False):
         getattr(b, what)()
     if o.losses:
         b.losses()
+    if b.missing:
+        sys.exit(1)
