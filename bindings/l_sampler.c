@@ -91,12 +91,10 @@ static int l_steps(lua_State *L) {
   return 1;
 }
 
-static int push_shared(lua_State *L, sl_tensor *t) {
-  if (!t) {
-    lua_pushnil(L);
-  } else {
-    *slL_push_tensor(L) = sl_tensor_retain(t);
-  }
+static int push_image(lua_State *L, sl_sampler *s, sl_status (*get)(sl_sampler *, sl_tensor **)) {
+  sl_tensor **box = slL_push_tensor(L);
+  slL_try(L, get(s, box));
+  if (!*box) lua_pushnil(L);
   return 1;
 }
 
@@ -106,8 +104,8 @@ static int l_index(lua_State *L) {
   if (k[0] == 'i' && !k[1]) return lua_pushinteger(L, sl_sampler_i(s)), 1;
   if (k[0] == 't' && !k[1]) return lua_pushinteger(L, sl_sampler_t(s)), 1;
   if (k[0] == 'n' && !k[1]) return lua_pushinteger(L, sl_sampler_steps(s)), 1;
-  if (k[0] == 'x' && !k[1]) return push_shared(L, sl_sampler_x(s));
-  if (k[0] == 'x' && k[1] == '0' && !k[2]) return push_shared(L, sl_sampler_x0(s));
+  if (k[0] == 'x' && !k[1]) return push_image(L, s, sl_sampler_x);
+  if (k[0] == 'x' && k[1] == '0' && !k[2]) return push_image(L, s, sl_sampler_x0);
   return slL_push_method(L, SAMPLER, 2);
 }
 

@@ -34,9 +34,9 @@ const char *sl_diffusion_table_name(sl_diffusion_table t) { return table_names[t
 int sl_diffusion_fn_inputs(sl_diffusion_fn fn) { return fns[fn].inputs; }
 int sl_diffusion_fn_outputs(sl_diffusion_fn fn) { return fns[fn].outputs; }
 
-/* Element i of a table, in double. */
-static double table_value(const sl_schedule *s, sl_diffusion_table t, int64_t i) {
-  switch (t) {
+double sl_diffusion_number(const sl_diffusion *d, sl_diffusion_table table, int64_t i) {
+  const sl_schedule *s = d->schedule;
+  switch (table) {
 #define X(field)                                                                                                       \
   case SL_TABLE_##field: return s->field[i];
     SL_SCHEDULE_FIELDS(X)
@@ -48,19 +48,23 @@ static double table_value(const sl_schedule *s, sl_diffusion_table t, int64_t i)
   return 0;
 }
 
+void sl_diffusion_predicts(const sl_diffusion *d, int64_t i, double *of_x, double *of_p) {
+  const sl_schedule *s = d->schedule;
+  *of_x = 0, *of_p = 1;
+  if (d->predict == SL_PREDICT_EPS) *of_x = s->sqrt_recip_alphas_cumprod[i], *of_p = -s->sqrt_recipm1_alphas_cumprod[i];
+  if (d->predict == SL_PREDICT_V) *of_x = s->sqrt_alphas_cumprod[i], *of_p = -s->sqrt_one_minus_alphas_cumprod[i];
+}
+
 /* What the network predicts, as the loss reads it (diffusion_loss.h). */
 static void loss_row(const sl_diffusion *d, int64_t i, double *row) {
   const sl_schedule *s = d->schedule;
   row[SL_LOSS_TARGET_NOISE] = d->predict == SL_PREDICT_EPS;
-  row[SL_LOSS_TARGET_X0] = row[SL_LOSS_X_OUT] = d->predict == SL_PREDICT_X0;
-  row[SL_LOSS_X_XT] = 0;
-  if (d->predict == SL_PREDICT_EPS) {
-    row[SL_LOSS_X_XT] = s->sqrt_recip_alphas_cumprod[i];
-    row[SL_LOSS_X_OUT] = -s->sqrt_recipm1_alphas_cumprod[i];
-  } else if (d->predict == SL_PREDICT_V) {
-    row[SL_LOSS_TARGET_NOISE] = row[SL_LOSS_X_XT] = s->sqrt_alphas_cumprod[i];
-    row[SL_LOSS_TARGET_X0] = row[SL_LOSS_X_OUT] = -s->sqrt_one_minus_alphas_cumprod[i];
+  row[SL_LOSS_TARGET_X0] = d->predict == SL_PREDICT_X0;
+  if (d->predict == SL_PREDICT_V) {
+    row[SL_LOSS_TARGET_NOISE] = s->sqrt_alphas_cumprod[i];
+    row[SL_LOSS_TARGET_X0] = -s->sqrt_one_minus_alphas_cumprod[i];
   }
+  sl_diffusion_predicts(d, i, &row[SL_LOSS_X_XT], &row[SL_LOSS_X_OUT]);
   row[SL_LOSS_MEAN_X] = s->posterior_mean_coef1[i];
   row[SL_LOSS_MEAN_XT] = s->posterior_mean_coef2[i];
   row[SL_LOSS_LOG_HIGH] = log(s->betas[i]);
@@ -72,7 +76,7 @@ static sl_status make_tables(sl_diffusion *d) {
   for (int k = 0; k < SL_DIFFUSION_TABLE_COUNT; k++) {
     SL_TRY(sl_tensor_new(d->ctx, NULL, SL_F32, &SL_SHAPE(d->steps), &d->table[k]));
     float *out = sl_tensor_data(d->table[k]);
-    for (int64_t i = 0; i < d->steps; i++) out[i] = (float)table_value(d->schedule, (sl_diffusion_table)k, i);
+    for (int64_t i = 0; i < d->steps; i++) out[i] = (float)sl_diffusion_number(d, (sl_diffusion_table)k, i);
   }
   SL_TRY(sl_tensor_new(d->ctx, NULL, SL_F64, &SL_SHAPE(d->steps, SL_LOSS_COLUMNS), &d->loss_rows));
   double *rows = sl_tensor_data(d->loss_rows);

@@ -48,6 +48,9 @@ void sl_diffusion_release(sl_diffusion *d);
 /* Name of a table, and the table of a name (NULL: none). "timestep_map" is found too. */
 const char *sl_diffusion_table_name(sl_diffusion_table t);
 sl_tensor *sl_diffusion_find(sl_diffusion *d, const char *name);
+double sl_diffusion_number(const sl_diffusion *d, sl_diffusion_table table, int64_t i); /* unrounded */
+/* The x0 that the network's prediction p stands for at step i: *of_x x + *of_p p. */
+void sl_diffusion_predicts(const sl_diffusion *d, int64_t i, double *of_x, double *of_p);
 
 /* --- graph builders --- */
 

@@ -153,9 +153,9 @@ static sl_status noise_init(sl_sampler *s) {
   memcpy(stride, sl_tensor_strides(s->o.init), sizeof stride);
   if (sl_tensor_shape(s->o.init)->dim[0] == 1) stride[0] = 0;
   SL_GOTO(sl_tensor_view_as(s->o.init, &shape, stride, 0, &init));
-  SL_GOTO(sl_diffusion_call(s->o.diffusion, SL_FN_Q_SAMPLE, (sl_diffusion_options){0}, (sl_tensor *[]){init, t, s->x},
-                            &noised));
-  SL_GOTO(sl_tensor_copy(s->x, noised));
+  SL_GOTO(sl_diffusion_call(s->o.diffusion, SL_FN_Q_SAMPLE, (sl_diffusion_options){0},
+                            (sl_tensor *[]){init, t, s->x[0]}, &noised));
+  SL_GOTO(sl_tensor_copy(s->x[0], noised));
 done:
   sl_tensor_release(t);
   sl_tensor_release(init);
@@ -163,10 +163,32 @@ done:
   return status;
 }
 
+sl_status sl_sampler_rows(const sl_sampler_kind *kind, const sl_diffusion *d, double eta, sl_tensor **out) {
+  sl_tensor *rows = NULL;
+  *out = NULL;
+  SL_TRY(sl_tensor_zeros(d->ctx, NULL, SL_F64, &SL_SHAPE(d->steps, SL_UPDATE_COLUMNS), &rows));
+  double *row = sl_tensor_data(rows);
+  for (int64_t i = 0; i < d->steps; i++, row += SL_UPDATE_COLUMNS) {
+    row[SL_UPDATE_E_DIV] = 1;
+    sl_diffusion_predicts(d, i, &row[SL_UPDATE_X_X], &row[SL_UPDATE_X_OUT]);
+    kind->row(d, i, eta, row);
+    if (isfinite(row[SL_UPDATE_NEXT_E]) && isfinite(row[SL_UPDATE_SIGMA])) continue;
+    sl_tensor_release(rows);
+    return sl_fail(SL_STATUS_ARG, "sample: eta is %g, too much for %s at step %lld of %lld; expected 0 … 1", eta,
+                   kind->name, (long long)(d->steps - i), (long long)d->steps);
+  }
+  *out = rows;
+  return SL_STATUS_OK;
+}
+
 static sl_status make_state(sl_sampler *s) {
   sl_shape shape = image_shape(s);
   const sl_device *dev = s->device;
-  SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x));
+  for (int i = 0; i < 2; i++) {
+    SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x[i]));
+    SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x0[i]));
+  }
+  SL_TRY(sl_sampler_rows(s->o.kind, s->o.diffusion, s->o.eta, &s->rows));
   SL_TRY(sl_tensor_zeros(s->ctx, dev, SL_F32, &shape, &s->noise));
   if (s->o.mask) SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->known_noise));
   SL_TRY(sl_tensor_new(s->ctx, dev, SL_I64, &SL_SHAPE(s->o.n), &s->t));
@@ -177,7 +199,7 @@ static sl_status make_state(sl_sampler *s) {
   SL_TRY(bring(s, &s->o.init));
   SL_TRY(bring(s, &s->o.mask));
   SL_TRY(make_labels(s));
-  SL_TRY(s->o.noise ? given_noise(s, 0, s->x) : draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x));
+  SL_TRY(s->o.noise ? given_noise(s, 0, s->x[0]) : draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x[0]));
   if (s->o.start) SL_TRY(noise_init(s));
   SL_TRY(sl_eager_new(s->ctx, PROGRAMS, &s->programs));
   if (s->o.cfg != 1) SL_TRY(sl__conditioning_new(s, true, &s->conditioning[1]));
@@ -216,8 +238,9 @@ void sl_sampler_free(sl_sampler *s) {
   if (!s) return;
   sl_eager_free(s->programs);
   for (int i = 0; i < 2; i++) sl__conditioning_free(s->conditioning[i]);
-  sl_tensor *all[] = {s->labels, s->x,          s->x0,       s->noise,   s->known_noise, s->spare,  s->spare0,
-                      s->t,      s->step_block, s->o.params, s->o.noise, s->o.init,      s->o.mask, s->scale};
+  sl_tensor *all[] = {s->labels,  s->x[0],   s->x[1],        s->x0[0], s->x0[1],      s->seen,
+                      s->seen0,   s->noise,  s->known_noise, s->t,     s->step_block, s->o.params,
+                      s->o.noise, s->o.init, s->o.mask,      s->scale, s->rows};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
   sl_model_release(s->o.model);
   sl_diffusion_release(s->o.diffusion);
@@ -232,8 +255,8 @@ typedef struct step_build {
   sl_conditioning *conditioning; /* computed beforehand, or NULL */
 } step_build;
 
-sl_status sl__sampler_predict(sl_sampler *s, bool guided, sl_graph *g, sl_value *x, sl_value *t, sl_value *scale,
-                              sl_value *y, sl_value **out) {
+sl_status sl__sampler_predict(sl_sampler *s, bool guided, sl_graph *g, sl_value *x, sl_value *t, sl_value *y,
+                              sl_value **out) {
   sl_model *m = s->o.model;
   sl_value *model_t = sl_diffusion_model_t(s->o.diffusion, t);
   sl_builder b;
@@ -241,13 +264,11 @@ sl_status sl__sampler_predict(sl_sampler *s, bool guided, sl_graph *g, sl_value 
   sl_precision_use(s->o.precision, &b);
   if (guided) {
     sl_value *null = sl_expand(sl_scalar(g, (double)m->info.classes, SL_I64), &y->shape);
-    sl_value *xs = sl_cat(2, (sl_value *[]){x, x}, 0), *ts = sl_cat(2, (sl_value *[]){model_t, model_t}, 0);
-    int64_t channels = s->o.cfg_channels ? s->o.cfg_channels : m->info.in_channels;
-    *out = sl_model_build_cfg(m, &b, xs, ts, sl_cat(2, (sl_value *[]){y, null}, 0), scale, channels);
-    *out = sl_slice(*out, 0, 0, x->shape.dim[0] - 1, 1);
-  } else {
-    *out = sl_model_build(m, &b, x, model_t, y);
+    x = sl_cat(2, (sl_value *[]){x, x}, 0);
+    model_t = sl_cat(2, (sl_value *[]){model_t, model_t}, 0);
+    y = sl_cat(2, (sl_value *[]){y, null}, 0);
   }
+  *out = sl_model_build(m, &b, x, model_t, y);
   sl_builder_clear(&b);
   return sl_graph_status(g);
 }
@@ -271,9 +292,14 @@ static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *
   sl_diffusion *d = s->o.diffusion;
   sl_value *x = in[0], *t = in[1], *o;
   if (sb->conditioning) SL_TRY(sl__conditioning_tables(sb->conditioning, g));
-  SL_TRY(sl__sampler_predict(s, sb->guided, g, x, t, in[3], in[4], &o));
-  if (sb->conditioning) SL_TRY(sl__conditioning_use(sb->conditioning, g, x, in[3]));
-  out[0] = s->o.kind->step(d, o, x, t, in[2], s->o.eta, s->o.clip, &out[1]);
+  SL_TRY(sl__sampler_predict(s, sb->guided, g, x, t, in[4], &o));
+  if (sb->conditioning) SL_TRY(sl__conditioning_use(sb->conditioning, g, x));
+  bool noisy = s->o.kind->needs_noise(s->o.eta);
+  bool learned = s->o.kind->own_variance && d->variance == SL_VARIANCE_LEARNED;
+  sl_value *rows = sl_gather(sl_table(g, "sampler_rows", s->rows), t);
+  out[0] = sl_sampler_update(o, x, rows, noisy ? in[2] : NULL, sb->guided ? in[3] : NULL, s->o.cfg_channels, learned,
+                             s->o.clip);
+  out[1] = sl_output(out[0], 1);
   if (in[5] && out[0]) out[0] = keep_known(sb, out[0], t, in[5], in[6], in[7]);
   return sl_graph_status(g);
 }
@@ -281,7 +307,8 @@ static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *
 static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
   step_build b = {s, guided, false, NULL};
   sl_shape row = SL_SHAPE(s->o.n);
-  sl_tensor *t[] = {s->x, NULL, s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL, s->o.mask, s->known_noise};
+  sl_tensor *t[] = {s->x[0],   NULL,          s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL,
+                    s->o.mask, s->known_noise};
   sl_value *in[8] = {0}, *out[2] = {NULL, NULL};
   sl_graph *g = NULL;
   uint64_t arena = 0;
@@ -307,7 +334,7 @@ static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
 sl_status sl_sampler_forecast(sl_sampler *s, uint64_t *bytes) {
   *bytes = 0;
   bool guided = s->o.cfg != 1, sometimes = guided && s->o.cfg_lo <= s->o.cfg_hi;
-  uint64_t sum = 4 * (uint64_t)sl_tensor_numel(s->x) * sizeof(float); /* x and x0, before and after a step */
+  uint64_t sum = 2 * (uint64_t)sl_tensor_numel(s->x[0]) * sizeof(float); /* x and x0 to look at; the rest is there */
   for (int i = 0; i < 2; i++) sum += sl__conditioning_bytes(s->conditioning[i]);
   if (guided) SL_TRY(forecast_step(s, true, &sum));
   if (!guided || sometimes) SL_TRY(forecast_step(s, false, &sum));
@@ -337,19 +364,16 @@ static sl_status fill_t(sl_sampler *s, int64_t i) {
   return e.kernels->fill(&e, &t, (double)i);
 }
 
-/* A tensor that a step may write: the spare one, unless someone holds it to look at. */
-static sl_status free_image(sl_sampler *s, sl_tensor **spare) {
-  sl_shape shape = image_shape(s);
-  if (*spare && !sl_tensor_shared(*spare)) return SL_STATUS_OK;
-  sl_tensor_release(*spare);
-  *spare = NULL;
-  return sl_tensor_new(s->ctx, s->device, SL_F32, &shape, spare);
+static void forget_seen(sl_sampler *s) {
+  sl_tensor_release(s->seen);
+  sl_tensor_release(s->seen0);
+  s->seen = s->seen0 = NULL;
 }
 
-static void swap(sl_tensor **a, sl_tensor **b) {
-  sl_tensor *t = *a;
-  *a = *b;
-  *b = t;
+static void swap(sl_tensor **pair) {
+  sl_tensor *t = pair[0];
+  pair[0] = pair[1];
+  pair[1] = t;
 }
 
 sl_status sl_sampler_step(sl_sampler *s, bool *done) {
@@ -357,20 +381,20 @@ sl_status sl_sampler_step(sl_sampler *s, bool *done) {
   if (*done) return SL_STATUS_OK;
   int64_t i = index_of_next(s);
   SL_TRY(prepare_noise(s, i));
-  SL_TRY(free_image(s, &s->spare));
-  SL_TRY(free_image(s, &s->spare0));
+  if (s->seen) SL_TRY(sl_tensor_copy(s->x[0], s->seen)); /* it may have been written to */
   SL_TRY(fill_t(s, i));
   step_build b = {s, sl__sampler_guided(s, i), i == 0, NULL};
-  sl_run run = {.params = s->o.params, .outputs = (sl_tensor *[]){s->spare, s->spare0}};
+  sl_run run = {.params = s->o.params, .outputs = (sl_tensor *[]){s->x[1], s->x0[1]}};
   if (!run.params) SL_TRY(sl_model_weights(s->o.model, &run.params));
   SL_TRY(sl__conditioning_at(s, run.params, i, &b.conditioning));
-  sl_tensor *in[] = {s->x,      s->t,          s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL,
+  sl_tensor *in[] = {s->x[0],   s->t,          s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL,
                      s->o.mask, s->known_noise};
   char key[32];
   int n = snprintf(key, sizeof key, "%d%d%d", (int)b.guided, (int)(s->o.mask && b.last), b.conditioning ? 1 : 0);
   SL_TRY(sl_eager_call(s->programs, key, (size_t)n, build_step, &b, 8, in, &run, 2, NULL));
-  swap(&s->x, &s->spare);
-  swap(&s->x0, &s->spare0);
+  swap(s->x);
+  swap(s->x0);
+  forget_seen(s);
   s->done++;
   return SL_STATUS_OK;
 }
@@ -383,10 +407,22 @@ int64_t sl_sampler_t(const sl_sampler *s) {
   return s->o.diffusion->schedule->timestep_map[i];
 }
 
-sl_tensor *sl_sampler_x(sl_sampler *s) { return s->x; }
-sl_tensor *sl_sampler_x0(sl_sampler *s) { return s->x0; }
+/* The caller's reference to *seen, which is a copy of t. */
+static sl_status show(sl_tensor *t, sl_tensor **seen, sl_tensor **out) {
+  *out = NULL;
+  if (!*seen) SL_TRY(sl_tensor_to(t, SL_F32, NULL, seen));
+  *out = sl_tensor_retain(*seen);
+  return SL_STATUS_OK;
+}
+
+sl_status sl_sampler_x(sl_sampler *s, sl_tensor **out) { return show(s->x[0], &s->seen, out); }
+
+sl_status sl_sampler_x0(sl_sampler *s, sl_tensor **out) {
+  *out = NULL;
+  return s->done ? show(s->x0[0], &s->seen0, out) : SL_STATUS_OK;
+}
 
 sl_status sl_sampler_set_x(sl_sampler *s, sl_tensor *x) {
   SL_TRY(check_images("x", &s->o, x, false));
-  return sl_tensor_copy(s->x, x);
+  return sl_tensor_copy(s->seen ? s->seen : s->x[0], x);
 }

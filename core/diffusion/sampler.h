@@ -5,19 +5,23 @@
 
 #include "diffusion/process.h"
 #include "model/model.h"
+#include "ops/sampler_update.h"
 
 typedef struct sl_sampler sl_sampler;
 
 /* A sampler's rule. */
 typedef struct sl_sampler_kind {
   const char *name; /* "ddpm" */
-  /* One step as nodes: x_t and the network's output -> x_{t-1}, and pred_xstart. */
-  sl_value *(*step)(sl_diffusion *d, sl_value *out, sl_value *x, sl_value *t, sl_value *noise, double eta, bool clip,
-                    sl_value **pred_xstart);
+  /* The step from i: the columns that come after X_OUT of a row of zeros but for E_DIV, which is 1
+   * (ops/sampler_update.h); numbers that are not finite: eta is refused. */
+  void (*row)(const sl_diffusion *d, int64_t i, double eta, double *row);
   bool (*needs_noise)(double eta);
+  bool own_variance; /* the noise's is the network's, where that is learned */
 } sl_sampler_kind;
 extern const sl_sampler_kind sl_sampler_ddpm, sl_sampler_ddim;
 SL_MUST_USE sl_status sl_sampler_find(const char *name, const sl_sampler_kind **out); /* ARG lists the names */
+/* The table that sl_sampler_update reads: f64 [d's steps, SL_UPDATE_COLUMNS]; the caller owns it. ARG: eta. */
+SL_MUST_USE sl_status sl_sampler_rows(const sl_sampler_kind *kind, const sl_diffusion *d, double eta, sl_tensor **out);
 
 typedef struct sl_sampler_options {
   sl_model *model;
@@ -51,8 +55,11 @@ int64_t sl_sampler_steps(const sl_sampler *s);
 SL_MUST_USE sl_status sl_sampler_step(sl_sampler *s, bool *done);
 int64_t sl_sampler_i(const sl_sampler *s); /* steps done so far: 1 … steps after a step */
 int64_t sl_sampler_t(const sl_sampler *s); /* original timestep of the last step; of the first before it */
-sl_tensor *sl_sampler_x(sl_sampler *s);    /* borrowed; may be written between steps */
-sl_tensor *sl_sampler_x0(sl_sampler *s);   /* the last step's pred_xstart, borrowed; NULL before the first */
+/* Copies for the caller to keep: what the last step (or the beginning) made, from which the next step goes on as the
+ * caller left it; and that step's pred_xstart, NULL before the first. Asked again before the next step: the same one.
+ */
+SL_MUST_USE sl_status sl_sampler_x(sl_sampler *s, sl_tensor **out);
+SL_MUST_USE sl_status sl_sampler_x0(sl_sampler *s, sl_tensor **out);
 SL_MUST_USE sl_status sl_sampler_set_x(sl_sampler *s, sl_tensor *x); /* f32 of x's shape; copied */
 
 #endif

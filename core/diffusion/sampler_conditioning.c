@@ -33,10 +33,9 @@ static sl_status build_model(sl_conditioning *c, sl_graph *g, int64_t steps, sl_
   const sl_model_info *f = &c->s->o.model->info;
   int64_t images = steps * c->s->o.n;
   sl_value *x = sl_expand(sl_scalar(g, 0, SL_F32), &SL_SHAPE(images, f->in_channels, f->height, f->width)), *o;
-  sl_value *scale = sl_scalar(g, 0, SL_F32);
   if (y) y = sl_reshape(sl_expand(y, &SL_SHAPE(steps, c->s->o.n)), 1, (int64_t[]){images});
-  SL_TRY(sl__sampler_predict(c->s, c->guided, g, x, t, scale, y, &o));
-  return sl_graph_frontier(g, 2, (sl_value *[]){x, scale}, MOST_VALUES, found, n);
+  SL_TRY(sl__sampler_predict(c->s, c->guided, g, x, t, y, &o));
+  return sl_graph_frontier(g, 1, &x, MOST_VALUES, found, n);
 }
 
 /* Those that have a row per image, and the dtype of the first; the others stay in the step. */
@@ -211,10 +210,10 @@ sl_status sl__conditioning_tables(sl_conditioning *c, sl_graph *g) {
   return sl_graph_status(g);
 }
 
-sl_status sl__conditioning_use(sl_conditioning *c, sl_graph *g, sl_value *x, sl_value *scale) {
+sl_status sl__conditioning_use(sl_conditioning *c, sl_graph *g, sl_value *x) {
   sl_value *found[MOST_VALUES];
   int n;
-  SL_TRY(sl_graph_frontier(g, 2, (sl_value *[]){x, scale}, MOST_VALUES, found, &n));
+  SL_TRY(sl_graph_frontier(g, 1, &x, MOST_VALUES, found, &n));
   for (int k = 0; k < c->n; k++) sl_graph_replace(g, found[c->number[k]], c->table[k]);
   return SL_STATUS_OK;
 }

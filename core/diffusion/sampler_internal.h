@@ -13,18 +13,21 @@ struct sl_sampler {
   sl_sampler_options o;    /* tensors retained */
   const sl_device *device; /* the model's: images and draws lie there */
   sl_tensor *labels;       /* i64 [n]: the condition */
-  sl_tensor *x, *x0, *noise, *known_noise, *scale;
-  sl_tensor *spare, *spare0; /* that the next step writes: x and x0 of the step before, or NULL */
-  sl_tensor *t;              /* i64 [n] */
-  sl_tensor *step_block;     /* of draws: an sl_step where the device's kernels read it */
+  /* Two of each that nobody else sees, now and next: the steps' programs, recorded with them, are replayed. */
+  sl_tensor *x[2], *x0[2];
+  sl_tensor *seen, *seen0; /* what a caller was given of x[0] and x0[0] since the last step, or NULL */
+  sl_tensor *noise, *known_noise, *scale;
+  sl_tensor *t;          /* i64 [n] */
+  sl_tensor *rows;       /* f64 [the diffusion's steps, SL_UPDATE_COLUMNS] */
+  sl_tensor *step_block; /* of draws: an sl_step where the device's kernels read it */
   int64_t steps, done;
   sl_eager *programs;
   sl_conditioning *conditioning[2]; /* of steps without and with guidance; NULL where it does not pay */
 };
 
-/* The model's output for x [n,C,H,W], t i64 [n] (the diffusion's), y i64 [n] or NULL; guided: twice the rows within. */
+/* The model's output for x [n,C,H,W], t i64 [n] (the diffusion's), y i64 [n] or NULL; guided: with y, then without. */
 SL_MUST_USE sl_status sl__sampler_predict(sl_sampler *s, bool guided, sl_graph *g, sl_value *x, sl_value *t,
-                                          sl_value *scale, sl_value *y, sl_value **out);
+                                          sl_value *y, sl_value **out);
 bool sl__sampler_guided(const sl_sampler *s, int64_t i); /* at step i of the diffusion */
 
 /* *out is NULL where it does not pay: on the CPU, for models without such values, and where few steps' would fit. */
@@ -35,6 +38,6 @@ uint64_t sl__conditioning_bytes(const sl_conditioning *c);
 SL_MUST_USE sl_status sl__conditioning_at(sl_sampler *s, sl_tensor *params, int64_t i, sl_conditioning **out);
 /* For the step's program: the tables, before the model is built, and the model made to read them, after. */
 SL_MUST_USE sl_status sl__conditioning_tables(sl_conditioning *c, sl_graph *g);
-SL_MUST_USE sl_status sl__conditioning_use(sl_conditioning *c, sl_graph *g, sl_value *x, sl_value *scale);
+SL_MUST_USE sl_status sl__conditioning_use(sl_conditioning *c, sl_graph *g, sl_value *x);
 
 #endif

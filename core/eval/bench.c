@@ -286,7 +286,7 @@ sl_status sl_bench_measure(sl_context *ctx, const sl_device *dev, sl_bench_kind 
 
 /* --- a forward pass --- */
 
-enum { IN_X, IN_T, IN_Y, IN_SCALE, N_IN };
+enum { IN_X, IN_T, IN_Y, N_IN };
 
 struct sl_bench_pass {
   sl_model *model;
@@ -310,10 +310,8 @@ static sl_status describe_pass(sl_model *m, int64_t batch, bool guided, sl_graph
   SL_TRY(sl_builder_init(&b, g, m->params, false));
   sl_value *x = sl_input(g, "x", SL_F32, &SL_SHAPE(rows, f->in_channels, f->height, f->width));
   sl_value *t = sl_input(g, "t", SL_I64, &SL_SHAPE(rows));
-  sl_value *y = sl_input(g, "y", SL_I64, &SL_SHAPE(rows)), *scale = sl_input(g, "scale", SL_F32, &(sl_shape){0});
-  if (!f->classes) y = NULL;
-  sl_graph_output(g, "out",
-                  guided ? sl_model_build_cfg(m, &b, x, t, y, scale, f->in_channels) : sl_model_build(m, &b, x, t, y));
+  sl_value *y = sl_input(g, "y", SL_I64, &SL_SHAPE(rows));
+  sl_graph_output(g, "out", sl_model_build(m, &b, x, t, f->classes ? y : NULL));
   sl_builder_clear(&b);
   return sl_graph_status(g);
 }
@@ -346,16 +344,10 @@ static sl_status make_inputs(sl_bench_pass *p, int64_t batch, bool guided) {
   sl_model *m = p->model;
   const sl_model_info *f = &m->info;
   const int64_t rows = guided ? 2 * batch : batch;
-  sl_tensor *one = NULL;
-  float scale = 1.5F;
   SL_TRY(
       random_normal(m->ctx, m->device, SL_F32, &SL_SHAPE(rows, f->in_channels, f->height, f->width), 1, &p->in[IN_X]));
   SL_TRY(random_integers(m, rows, f->timesteps, rows, 2, &p->in[IN_T]));
-  if (f->classes) SL_TRY(random_integers(m, rows, f->classes, batch, 3, &p->in[IN_Y]));
-  SL_TRY(sl_tensor_from(m->ctx, SL_F32, 0, NULL, &scale, &one));
-  sl_status s = sl_tensor_to(one, SL_F32, m->device, &p->in[IN_SCALE]);
-  sl_tensor_release(one);
-  return s;
+  return f->classes ? random_integers(m, rows, f->classes, batch, 3, &p->in[IN_Y]) : SL_STATUS_OK;
 }
 
 static sl_status make_pass(sl_bench_pass *p, int64_t batch, bool guided) {

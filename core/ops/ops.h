@@ -141,9 +141,19 @@ sl_value *sl_downsample(sl_value *x, int64_t scale); /* means of scale x scale *
  * and, with learned variance, the variational bound in bits per dimension, whose mean's gradient by out is stopped. x0,
  * xt, noise f32 [N,C,…]; out like x0, or (learned) [N,2C,…]: the prediction, then the variance; rows f64
  * [N,SL_LOSS_COLUMNS]: those of the schedule's table for each sample's timestep (diffusion_loss.h); weight f32 [N]
- * [opt]. Outputs: loss = mse
- * + vb; 1: mse; 2: vb (0 unless learned); 3: mse without weight. Source: Nichol and Dhariwal 2021, L_hybrid. */
+ * [opt]. Outputs: loss = mse + vb; 1: mse; 2: vb (0 unless learned); 3: mse without weight. Source: Nichol and Dhariwal
+ * 2021, L_hybrid. */
 sl_value *sl_diffusion_loss(sl_value *out, sl_value *x0, sl_value *xt, sl_value *noise, sl_value *rows,
                             sl_value *weight, bool learned);
+
+/* --- sampling --- */
+/* The image that a step makes of x [N,C,…] and the network's output: [N,C,…], or [N,2C,…] with the variance beside the
+ * prediction (read if learned). scale [opt], 0-d: out has 2N rows, those with labels before those without, and its
+ * first `channels` channels (0: all C) are guided. rows f64 [N,SL_UPDATE_COLUMNS] (sampler_update.h); noise like x
+ * [opt: 0]; clip: the x0 predicted lies in [-1, 1]. Outputs f32: the next image; 1: the x0 predicted. Not
+ * differentiable: sl_p_sample and sl_ddim_sample (diffusion/process.h) are. Source: Ho et al. 2020, algorithm 2;
+ * Song et al. 2021, eq. 12; Ho and Salimans 2022. */
+sl_value *sl_sampler_update(sl_value *out, sl_value *x, sl_value *rows, sl_value *noise, sl_value *scale,
+                            int64_t channels, bool learned, bool clip);
 
 #endif

@@ -202,7 +202,7 @@ end
 
 function makers.sample(o, model)
   local guided = o.cfg ~= 1
-  local self = { passes = 1, rows = guided and 2 or 1, rest_name = "(noise, update)" }
+  local self = { passes = 1, rows = guided and 2 or 1, rest_name = "(noise, guidance, update)" }
   self.title = guided and ("sampling with guidance %g"):format(o.cfg) or "sampling"
   local sampler, device
   function self.open()

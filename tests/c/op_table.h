@@ -73,7 +73,7 @@ typedef struct op_refusal {
   op_in in[OP_MOST_INPUTS];
 } op_refusal;
 
-#define OP_FAMILIES(X) X(elementwise) X(shape) X(reduce) X(rows) X(product) X(norm) X(image) X(loss)
+#define OP_FAMILIES(X) X(elementwise) X(shape) X(reduce) X(rows) X(product) X(norm) X(image) X(loss) X(sampling)
 #define X(name)                                                                                                        \
   extern const op_case cases_##name[];                                                                                 \
   extern const int n_cases_##name;                                                                                     \

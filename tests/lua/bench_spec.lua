@@ -150,7 +150,7 @@ describe("a measured model", function()
       assert.equal(25, linear.calls)
       assert(linear.seconds > 0 and linear.limit > 0)
       assert.equal(o.name == "train", row_of(r, "(draw, norm, AdamW, EMA)") ~= nil)
-      assert.equal(o.name == "sample", row_of(r, "(noise, update)") ~= nil)
+      assert.equal(o.name == "sample", row_of(r, "(noise, guidance, update)") ~= nil)
       local lines = bench.lines(r)
       assert(lines[#lines]:match "^sum ", lines[#lines])
     end

@@ -230,6 +230,29 @@ describe("sampling", function()
     assert.equal(4, n)
   end)
 
+  it("shows images that are the caller's own, and goes on from what was written into them", function()
+    local o = { model = model, diffusion = d, n = 1, steps = 4, seed = 1, sampler = "ddim" }
+    local held, values = {}, {}
+    for s in sluice.sampler(o):steps() do
+      held[s.i], values[s.i] = { s.x, s.x0 }, { s.x * 1, s.x0 * 1 }
+      assert.equal(0, (s.x - s.x):abs():max():item())
+    end
+    for i = 1, 4 do
+      for k = 1, 2 do assert.equal(0, (held[i][k] - values[i][k]):abs():max():item()) end
+    end
+    local function edited(edit)
+      local s = sluice.sampler(o)
+      for state in s:steps() do
+        if state.i == 2 then edit(state) end
+      end
+      return s.x
+    end
+    local assigned = edited(function(s) s.x = s.x * 0 + 0.5 end)
+    local written = edited(function(s) s.x[1] = s.x[1] * 0 + 0.5 end)
+    assert.equal(0, (assigned - written):abs():max():item())
+    assert((written - values[4][1]):abs():max():item() > 0)
+  end)
+
   it("keeps the known part of an in-painting", function()
     local init = sluice.full({ 2, 1, 8, 8 }, 0.25)
     local mask = sluice.zeros { 1, 1, 8, 8 }
@@ -258,6 +281,7 @@ describe("sampling", function()
       return tostring(text)
     end
     assert.truthy(message({ n = 2, cfgg = 3 }):find('did you mean "cfg"', 1, true))
+    assert.truthy(message({ n = 1, sampler = "ddim", eta = 9 }):find("eta is 9, too much for ddim at step", 1, true))
     assert.truthy(message({ n = 2, cfg = 3 }):find("labels are not given", 1, true))
     assert.truthy(message({ n = 2, labels = { 1 } }):find("1 labels for n = 2", 1, true))
     assert.truthy(message({ n = 1, labels = { 7 } }):find("label 7 is outside 0", 1, true))
