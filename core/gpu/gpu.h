@@ -24,6 +24,16 @@
 
 #define SL_DEVICE __device__ static inline
 
+/* Before a loop. */
+#ifdef __CUDACC__
+#define SL_UNROLL _Pragma("unroll")
+#define SL_UNROLL_BY(n) SL_PRAGMA(unroll n)
+#define SL_PRAGMA(text) _Pragma(#text)
+#else
+#define SL_UNROLL
+#define SL_UNROLL_BY(n)
+#endif
+
 /* --- Sums and maxima; every thread gets the result --- */
 
 /* Over the 32 lanes. */

@@ -35,12 +35,6 @@ inline constexpr int warpSize = 32;
 
 enum sl_gpu_order { SL_GPU_ASCENDING, SL_GPU_DESCENDING, SL_GPU_SHUFFLED };
 
-extern "C" {
-/* The order in which threads that could run get their turn: lanes, warps and blocks alike. SHUFFLED draws each turn
- * anew; the draws follow from the seed, which every launch starts from. Holds for all launches to come. */
-void sl_gpu_host_order(int order, uint64_t seed);
-}
-
 namespace sl_gpu_host {
 constexpr unsigned max_threads = 1024;
 constexpr size_t max_shared = 48 << 10;   /* what every GPU gives without asking, and all of SL_SHARED */

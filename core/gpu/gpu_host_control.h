@@ -8,8 +8,8 @@
 extern "C" {
 #endif
 
-/* In which order the threads of a block, its warps and blocks take turns: 0 ascending, 1 descending, 2 shuffled by
- * seed. */
+/* The order in which threads that could run get their turn, lanes, warps and blocks alike, in all launches to come: 0
+ * ascending, 1 descending, 2 shuffled: each turn is drawn anew, by the seed, which every launch starts from. */
 void sl_gpu_host_order(int order, uint64_t seed);
 /* Called before and after each launch's blocks run; NULL: nothing. */
 void sl_gpu_host_hooks(void (*enter)(void), void (*leave)(void));

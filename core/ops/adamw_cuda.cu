@@ -26,7 +26,9 @@ SL_DEVICE void adamw_at(const adamw_args &a, const sl_adamw_f32 &k, int64_t i) {
   sl_store<V>(a.p, false, i, p), sl_store<V>(a.g, false, i, g);
   sl_store<V>(a.m, false, i, m), sl_store<V>(a.v, false, i, v);
   if (a.p16) sl_store<V>(a.p16, true, i, p);
-  for (int e = 0; e < a.n_ema; e++) {
+  SL_UNROLL
+  for (int e = 0; e < 4; e++) { /* a fixed number: indices known to the compiler keep k in registers */
+    if (e >= a.n_ema) break;
     sl_pack<float, V> ema = sl_load<V>(a.ema[e], false, i);
     for (int j = 0; j < V; j++) ema.v[j] = sl_ema_element(k.decay[e], k.rest[e], ema.v[j], p.v[j]);
     sl_store<V>(a.ema[e], false, i, ema);
@@ -42,13 +44,20 @@ __global__ void adamw_kernel(const adamw_args a) {
   if (thread < a.n % 4) adamw_at<1>(a, k, a.n / 4 * 4 + thread);
 }
 
-/* Block b has the b-th of SL_SQUARES_BLOCKS parts. */
+/* Block b has the b-th of SL_SQUARES_BLOCKS parts, which begin at multiples of 64; the last part may end anywhere. */
 __global__ void squares_kernel(const float *x, int64_t n, int64_t size, double *parts) {
   const int64_t begin = (int64_t)blockIdx.x * size, end = begin + size < n ? begin + size : n;
-  double sum = 0.0;
-  for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) sum += (double)x[i] * (double)x[i];
-  sum = sl_block_sum(sum);
-  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+  const int64_t whole = begin + (end > begin ? (end - begin) / 4 * 4 : 0);
+  double sum[4] = {0.0, 0.0, 0.0, 0.0};
+  SL_UNROLL_BY(4)
+  for (int64_t i = begin + 4 * threadIdx.x; i < whole; i += 4 * blockDim.x) {
+    const sl_pack<float, 4> v = sl_load<4>(x, false, i);
+    for (int j = 0; j < 4; j++) sum[j] += (double)v.v[j] * (double)v.v[j];
+  }
+  const int64_t rest = whole + threadIdx.x;
+  if (rest < end) sum[0] += (double)x[rest] * (double)x[rest];
+  const double all = sl_block_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  if (threadIdx.x == 0) parts[blockIdx.x] = all;
 }
 
 __global__ void squares_sum_kernel(const double *parts, double *out) {
@@ -72,6 +81,7 @@ extern "C" sl_status sl_cuda_adamw_ema(sl_exec *e, const sl_adamw_f32 *k, int64_
 }
 
 extern "C" sl_status sl_cuda_sum_of_squares(sl_exec *e, int64_t n, const float *x, double *out) {
+  SL_REQUIRE((uintptr_t)x % 16 == 0, INTERNAL, "sum_of_squares: an array that does not begin on 16 bytes");
   SL_TRY(SL_LAUNCH(squares_kernel, SL_SQUARES_BLOCKS, THREADS, 0, e->stream, x, n, sl_squares_part(n), out + 1));
   return SL_LAUNCH(squares_sum_kernel, 1, SL_SQUARES_BLOCKS, 0, e->stream, out + 1, out);
 }

@@ -7,7 +7,7 @@
 #include "base/host_device.h"
 #include "ops/kernels.h"
 
-#define SL_SQUARES_BLOCKS 256 /* parts of a sum of squares, whatever computes them */
+#define SL_SQUARES_BLOCKS 512 /* parts of a sum of squares, whatever computes them */
 SL_HD int64_t sl_squares_part(int64_t n) { return ((n + SL_SQUARES_BLOCKS - 1) / SL_SQUARES_BLOCKS + 63) / 64 * 64; }
 
 /* Constants rounded once from double: 1 - beta taken in float would be off by 1e-5 and more. */

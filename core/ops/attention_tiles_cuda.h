@@ -12,15 +12,6 @@
 #include "base/host_device.h"
 #include "ops/attention_kernels_cuda.h"
 
-#ifdef __CUDACC__
-#define SL_UNROLL _Pragma("unroll")
-#define SL_UNROLL_BY(n) SL_PRAGMA(unroll n)
-#define SL_PRAGMA(text) _Pragma(#text)
-#else
-#define SL_UNROLL
-#define SL_UNROLL_BY(n)
-#endif
-
 namespace sl_attention_gpu {
 
 constexpr int TILE = 64, THREADS = 128, ROWS = 4, COLS = 8;

@@ -24,15 +24,15 @@ struct sl_attention_job; /* attention.h */
 struct sl_conv;          /* conv.h */
 struct sl_window;        /* window.h */
 
-#define SL_KERNEL(name, args, gpu) typedef sl_status sl_##name##_kernel args;
+#define SL_KERNEL(name, args) typedef sl_status sl_##name##_kernel args;
 #include "ops/kernels.def"
 #undef SL_KERNEL
-#define SL_KERNEL(name, args, gpu) sl_##name##_kernel sl_cpu_##name, sl_cuda_##name;
+#define SL_KERNEL(name, args) sl_##name##_kernel sl_cpu_##name, sl_cuda_##name;
 #include "ops/kernels.def"
 #undef SL_KERNEL
 
 typedef struct sl_kernels {
-#define SL_KERNEL(name, args, gpu) sl_##name##_kernel *name;
+#define SL_KERNEL(name, args) sl_##name##_kernel *name;
 #include "ops/kernels.def"
 #undef SL_KERNEL
 } sl_kernels;

@@ -2,7 +2,7 @@
 #include "ops/kernels.h"
 
 const sl_kernels sl_kernels_cpu = {
-#define SL_KERNEL(name, args, gpu) .name = sl_cpu_##name,
+#define SL_KERNEL(name, args) .name = sl_cpu_##name,
 #include "ops/kernels.def"
 #undef SL_KERNEL
 };

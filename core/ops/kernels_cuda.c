@@ -1,7 +1,7 @@
 /* The GPU's table of kernels, and copies of views within its memory. Compiled for CUDA, and for the host stand-in. */
 #include "ops/kernels.h"
 
-#define SL_KERNEL(name, args, gpu) .name = sl_cuda_##name,
+#define SL_KERNEL(name, args) .name = sl_cuda_##name,
 const sl_kernels sl_kernels_cuda = {
 #include "ops/kernels.def"
 };

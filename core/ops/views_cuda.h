@@ -8,15 +8,6 @@
 
 #define SL_GPU_OPERANDS 4
 
-#ifdef __CUDACC__
-#define SL_UNROLL _Pragma("unroll")
-#define SL_UNROLL_BY(n) SL_PRAGMA(unroll n)
-#define SL_PRAGMA(text) _Pragma(#text)
-#else
-#define SL_UNROLL
-#define SL_UNROLL_BY(n)
-#endif
-
 /* --- walks --- */
 
 struct sl_gpu_view {

@@ -9,7 +9,7 @@
 namespace {
 
 enum row {
-#define SL_KERNEL(name, args, gpu) ROW_##name,
+#define SL_KERNEL(name, args) ROW_##name,
 #include "ops/kernels.def"
 #undef SL_KERNEL
   ROWS
@@ -20,7 +20,7 @@ struct row_name {
 };
 
 const row_name names[] = {
-#define SL_KERNEL(name, args, gpu) {#name},
+#define SL_KERNEL(name, args) {#name},
 #include "ops/kernels.def"
 #undef SL_KERNEL
 };
@@ -42,7 +42,7 @@ struct counted<Row, sl_status(A...)> {
 };
 
 const sl_kernels table = {
-#define SL_KERNEL(name, args, gpu) counted<ROW_##name, sl_##name##_kernel>::call<&sl_kernels::name>,
+#define SL_KERNEL(name, args) counted<ROW_##name, sl_##name##_kernel>::call<&sl_kernels::name>,
 #include "ops/kernels.def"
 #undef SL_KERNEL
 };
