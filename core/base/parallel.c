@@ -23,7 +23,11 @@ void sl_parallel_for(sl_context *ctx, int64_t n, int64_t grain,
   }
 }
 
-void sl_parallel_enter(sl_context *ctx) {
-  /* oneDNN built on OpenMP takes omp_get_max_threads() of the calling thread. */
-  if (omp_get_max_threads() != sl_context_threads(ctx)) omp_set_num_threads(sl_context_threads(ctx));
+/* oneDNN built on OpenMP takes omp_get_max_threads() of the calling thread. */
+int sl_parallel_threads(int threads) {
+  int before = omp_get_max_threads();
+  if (before != threads) omp_set_num_threads(threads);
+  return before;
 }
+
+void sl_parallel_enter(sl_context *ctx) { (void)sl_parallel_threads(sl_context_threads(ctx)); }

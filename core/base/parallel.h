@@ -11,5 +11,7 @@ void sl_parallel_for(sl_context *ctx, int64_t n, int64_t grain,
                      void (*fn)(void *user, int64_t begin, int64_t end, int thread), void *user);
 /* Holds oneDNN and OpenMP to the context's thread count on the calling thread; a program's run calls it once. */
 void sl_parallel_enter(sl_context *ctx);
+/* The same for another number of threads, until the next sl_parallel_enter. Returns the number before. */
+int sl_parallel_threads(int threads);
 
 #endif

@@ -304,7 +304,7 @@ static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *
   return sl_graph_status(g);
 }
 
-static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
+static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes, bool *shadowed) {
   step_build b = {s, guided, false, NULL};
   sl_shape row = SL_SHAPE(s->o.n);
   sl_tensor *t[] = {s->x[0],   NULL,          s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL,
@@ -312,6 +312,7 @@ static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
   sl_value *in[8] = {0}, *out[2] = {NULL, NULL};
   sl_graph *g = NULL;
   uint64_t arena = 0;
+  bool reads_copy = false;
   SL_TRY(sl_graph_new(s->ctx, &g));
   sl_graph_set_device(g, s->device);
   for (int i = 0; i < 8; i++) {
@@ -324,20 +325,23 @@ static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes) {
   if (status == SL_STATUS_OK) {
     sl_graph_output(g, "x", out[0]);
     sl_graph_output(g, "x0", out[1]);
-    status = sl_graph_forecast(g, &arena);
+    status = sl_graph_forecast(g, &arena, &reads_copy);
   }
   sl_graph_release(g);
   *bytes += arena;
+  *shadowed |= reads_copy;
   return status;
 }
 
 sl_status sl_sampler_forecast(sl_sampler *s, uint64_t *bytes) {
   *bytes = 0;
-  bool guided = s->o.cfg != 1, sometimes = guided && s->o.cfg_lo <= s->o.cfg_hi;
+  bool shadowed = false, guided = s->o.cfg != 1, sometimes = guided && s->o.cfg_lo <= s->o.cfg_hi;
   uint64_t sum = 2 * (uint64_t)sl_tensor_numel(s->x[0]) * sizeof(float); /* x and x0 to look at; the rest is there */
   for (int i = 0; i < 2; i++) sum += sl__conditioning_bytes(s->conditioning[i]);
-  if (guided) SL_TRY(forecast_step(s, true, &sum));
-  if (!guided || sometimes) SL_TRY(forecast_step(s, false, &sum));
+  if (guided) SL_TRY(forecast_step(s, true, &sum, &shadowed));
+  if (!guided || sometimes) SL_TRY(forecast_step(s, false, &sum, &shadowed));
+  if (shadowed && !(s->o.params && sl_tensor_has_shadow(s->o.params)))
+    sum += (uint64_t)sl_params_elements(s->o.model->params) * sizeof(uint16_t);
   *bytes = sum;
   return SL_STATUS_OK;
 }

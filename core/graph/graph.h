@@ -113,6 +113,8 @@ SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n
                               sl_recompute recompute, sl_value **dout);
 /* At each run, adds v into the flat gradient array at the parameter's place. param: a value made by sl_param_value. */
 void sl_graph_accumulate(sl_graph *g, sl_value *param, sl_value *v);
+/* A run writes v there instead of adding it: for gradients that are those of one run. */
+void sl_graph_fresh_gradients(sl_graph *g);
 
 /* Values that a caller can compute beforehand: they depend on none of the inputs `varying` (NULL among them: none), on
  * no step value and on no draw, products went into them, and nodes that do vary read them or views of them. In order of

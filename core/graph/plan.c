@@ -193,7 +193,7 @@ static sl_status add_step(sl_plan *p, sl_exec *e, const sl_node *n) {
   for (int k = 0; k < n->n_out; k++) {
     s->out_store[k] = p->store_of[n->out[k].id];
     s->out[k] = view_of(&n->out[k]);
-    s->out[k].accumulate = p->stores[s->out_store[k]].kind == STORE_GRAD;
+    s->out[k].accumulate = p->stores[s->out_store[k]].kind == STORE_GRAD && !p->g->fresh_gradients;
     touch(p, s->out_store[k], at);
   }
   size_t workspace = 0;

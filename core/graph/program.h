@@ -52,8 +52,9 @@ bool sl_program_input_used(const sl_program *p, int i);
 
 /* Bytes of the arena, known before the run; scratch of primitives included. */
 uint64_t sl_program_arena_bytes(const sl_program *p);
-/* The arena that g would need, without compiling it. */
-SL_MUST_USE sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes);
+/* The arena that g would need, without compiling it. *shadowed (may be NULL): it would read a bf16 copy of all its
+ * parameters, too. */
+SL_MUST_USE sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes, bool *shadowed);
 
 /* For those who record more than one program's run (sl_device.record_begin): whether runs can be recorded at all; what
  * a run would bring before its launches, brought now; and whether it reads the parameters' bf16 copy, which whoever

@@ -38,14 +38,16 @@ sl_exec sl_exec_on(sl_context *ctx, const sl_device *dev) {
                    .fault = dev->fault};
 }
 
-sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes) {
+sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes, bool *shadowed) {
   *bytes = 0;
+  if (shadowed) *shadowed = false;
   SL_TRY(sl_graph_status(g));
   sl_plan p;
   sl_exec e = sl_exec_on(g->ctx, g->device);
   if (g->device->use) SL_TRY(g->device->use(g->device));
   SL_TRY(sl__plan_make(g, &e, false, &p));
   *bytes = p.arena_bytes;
+  if (shadowed) *shadowed = p.shadowed;
   sl__plan_clear(&p);
   return SL_STATUS_OK;
 }

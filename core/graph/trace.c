@@ -13,8 +13,19 @@ static int64_t element_offset(const sl_view *v, int64_t flat) {
   return at * (int64_t)sl_dtype_size(v->dtype);
 }
 
-static sl_trace measure(const sl_plan_step *s, int k, const sl_view *v) {
-  sl_trace t = {.node = s->node, .output = k, .name = sl__node_label(s->node), .count = sl_shape_numel(&v->shape)};
+/* An output beside the first goes by the name of a view of it, if one has a name. */
+static const char *name_of(const sl_graph *g, const sl_node *n, int k) {
+  for (int i = n->id + 1; k > 0 && i < g->n_nodes; i++) {
+    const sl_node *view = g->nodes[i];
+    if (view->name && view->out[0].base == &n->out[k] &&
+        sl_shape_numel(&view->out[0].shape) == sl_shape_numel(&n->out[k].shape))
+      return sl__node_label(view);
+  }
+  return sl__node_label(n);
+}
+
+static sl_trace measure(const sl_graph *g, const sl_plan_step *s, int k, const sl_view *v) {
+  sl_trace t = {.node = s->node, .output = k, .name = name_of(g, s->node, k), .count = sl_shape_numel(&v->shape)};
   double sum = 0, squares = 0;
   int64_t finite = 0;
   for (int64_t i = 0; i < t.count; i++) {
@@ -54,7 +65,7 @@ bool sl__trace_step(sl_program *p, const sl_run *run, const sl_plan_step *s) {
     void *copy;
     bool go_on = false;
     if (on_host(p, &s->out[k], &host, &copy) == SL_STATUS_OK) {
-      sl_trace t = measure(s, k, &host);
+      sl_trace t = measure(p->plan.g, s, k, &host);
       go_on = run->trace(run->user, &t);
     }
     sl_free(p->exec.ctx, copy);

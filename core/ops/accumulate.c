@@ -1,4 +1,4 @@
-/* Adding into the flat gradient array: the last node of a parameter's gradient where its producer cannot add by itself.
+/* Into the flat gradient array: the last node of a parameter's gradient where its producer cannot write there itself.
  */
 #include "ops/kernels.h"
 
@@ -11,7 +11,7 @@ static sl_status infer_accumulate(sl_node *n) {
 static sl_status run_accumulate(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                                 void *workspace) {
   (void)n, (void)state, (void)workspace;
-  return e->kernels->accumulate(e, &out[0], &in[0]);
+  return out[0].accumulate ? e->kernels->accumulate(e, &out[0], &in[0]) : e->kernels->copy(e, &out[0], &in[0]);
 }
 
 extern const sl_op_rules sl_rules_accumulate;

@@ -22,8 +22,9 @@ template <int V>
 SL_DEVICE void adamw_at(const adamw_args &a, const sl_adamw_f32 &k, int64_t i) {
   sl_pack<float, V> p = sl_load<V>(a.p, false, i), g = sl_load<V>(a.g, false, i), m = sl_load<V>(a.m, false, i),
                     v = sl_load<V>(a.v, false, i);
-  for (int j = 0; j < V; j++) sl_adamw_element(&k, &p.v[j], &g.v[j], &m.v[j], &v.v[j]);
-  sl_store<V>(a.p, false, i, p), sl_store<V>(a.g, false, i, g);
+  for (int j = 0; j < V; j++) sl_adamw_element(&k, &p.v[j], g.v[j], &m.v[j], &v.v[j]);
+  sl_store<V>(a.p, false, i, p);
+  if (!k.leave_gradients) sl_store<V>(a.g, false, i, sl_pack<float, V>{});
   sl_store<V>(a.m, false, i, m), sl_store<V>(a.v, false, i, v);
   if (a.p16) sl_store<V>(a.p16, true, i, p);
   SL_UNROLL

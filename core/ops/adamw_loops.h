@@ -27,7 +27,8 @@ static void update(const adamw_job *j, int64_t begin, int64_t end) {
     const int64_t n = end - at < ADAMW_PART ? end - at : ADAMW_PART;
     float *p = j->p + at, *g = j->g + at, *m = j->m + at, *v = j->v + at;
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) sl_adamw_element(&k, &p[i], &g[i], &m[i], &v[i]);
+    for (int64_t i = 0; i < n; i++) sl_adamw_element(&k, &p[i], g[i], &m[i], &v[i]);
+    if (!k.leave_gradients) memset(g, 0, (size_t)n * sizeof *g);
     for (int64_t i = 0; j->p16 && i < n; i++) j->p16[at + i] = sl_bf16_from_f32(p[i]);
     for (int e = 0; e < j->n_ema; e++) {
       float *ema = j->ema[e] + at;

@@ -15,6 +15,7 @@ typedef struct sl_adamw_f32 {
   float grad_scale, keep, beta1, rest1, beta2, rest2, rate, inverse_root2, eps;
   float decay[4], rest[4];
   double clip;
+  bool leave_gradients;
 } sl_adamw_f32;
 
 static inline sl_adamw_f32 sl_adamw_round(const sl_adamw *a) {
@@ -27,6 +28,7 @@ static inline sl_adamw_f32 sl_adamw_round(const sl_adamw *a) {
   k.inverse_root2 = (float)(1.0 / sqrt(a->correction2));
   k.eps = (float)a->eps;
   k.clip = a->clip;
+  k.leave_gradients = a->leave_gradients;
   for (int i = 0; i < 4; i++) k.decay[i] = (float)a->ema_decay[i], k.rest[i] = (float)(1.0 - a->ema_decay[i]);
   return k;
 }
@@ -44,10 +46,10 @@ SL_HD bool sl_adamw_scale(const sl_adamw_f32 *k, const double *gradients, const 
   return true;
 }
 
-SL_HD void sl_adamw_element(const sl_adamw_f32 *k, float *p, float *g, float *m, float *v) {
-  float grad = *g * k->grad_scale;
+SL_HD void sl_adamw_element(const sl_adamw_f32 *k, float *p, float g, float *m, float *v) {
+  float grad = g * k->grad_scale;
   float m1 = k->beta1 * *m + k->rest1 * grad, v1 = k->beta2 * *v + k->rest2 * (grad * grad);
-  *m = m1, *v = v1, *g = 0.0f;
+  *m = m1, *v = v1;
   *p = k->keep * *p - k->rate * m1 / (sqrtf(v1) * k->inverse_root2 + k->eps);
 }
 

@@ -5,6 +5,9 @@
 
 #include "base/parallel.h"
 
+/* Products of fewer multiply-adds are the caller's thread's: waking others costs as much, and how oneDNN divides them
+ * shows in the last bits. */
+#define LEAST_PARALLEL (1 << 16)
 #define PACK_ROWS 64 /* from so many rows on, bringing transposed weights into oneDNN's own layout first pays */
 
 typedef struct product {
@@ -20,6 +23,7 @@ struct sl_dnnl_gemm {
   dnnl_primitive_t pack; /* B into oneDNN's layout, or NULL */
   dnnl_memory_t a, b, c, bias, packed, scratch[2], pack_scratch;
   size_t packed_bytes, scratch_bytes;
+  int threads; /* that it was planned for */
 };
 
 static sl_status check(dnnl_status_t s, const char *what) {
@@ -149,12 +153,20 @@ static sl_status fill(sl_dnnl_gemm *p, const sl_gemm *g) {
   return g->bias ? memory(p, &p->bias, &d.bias) : SL_STATUS_OK;
 }
 
+static bool is_small(const sl_gemm *g) {
+  double macs = (double)g->m * (double)g->n * (double)g->k;
+  for (int i = 0; i < g->rank; i++) macs *= (double)g->batch[i];
+  return macs < LEAST_PARALLEL;
+}
+
 sl_status sl_dnnl_gemm_new(sl_context *ctx, const sl_gemm *g, sl_dnnl_gemm **out) {
   *out = NULL;
-  sl_parallel_enter(ctx); /* oneDNN plans for the calling thread's number of threads */
   sl_dnnl_gemm *p = sl_alloc_zero(ctx, sizeof *p);
   if (!p) return SL_STATUS_OOM;
+  p->threads = is_small(g) ? 1 : sl_context_threads(ctx);
+  int before = sl_parallel_threads(p->threads); /* oneDNN plans for the calling thread's number of threads */
   sl_status s = fill(p, g);
+  (void)sl_parallel_threads(before);
   if (s != SL_STATUS_OK) {
     sl_dnnl_gemm_free(ctx, p);
     return s;
@@ -186,8 +198,8 @@ static sl_status set(dnnl_memory_t m, const void *data) {
   return SL_STATUS_OK;
 }
 
-sl_status sl_dnnl_gemm_run(sl_dnnl_gemm *p, void *c, const void *a, const void *b, const void *bias, bool accumulate,
-                           void *workspace) {
+static sl_status run(sl_dnnl_gemm *p, void *c, const void *a, const void *b, const void *bias, bool accumulate,
+                     void *workspace) {
   char *scratch = workspace;
   if (scratch) scratch += p->packed_bytes;
   SL_TRY(set(p->a, a));
@@ -209,6 +221,14 @@ sl_status sl_dnnl_gemm_run(sl_dnnl_gemm *p, void *c, const void *a, const void *
   TRY_DNNL(dnnl_primitive_execute(p->product[accumulate].run, p->stream, p->bias ? 5 : 4, args));
   TRY_DNNL(dnnl_stream_wait(p->stream));
   return SL_STATUS_OK;
+}
+
+sl_status sl_dnnl_gemm_run(sl_dnnl_gemm *p, void *c, const void *a, const void *b, const void *bias, bool accumulate,
+                           void *workspace) {
+  int before = sl_parallel_threads(p->threads);
+  sl_status s = run(p, c, a, b, bias, accumulate, workspace);
+  (void)sl_parallel_threads(before);
+  return s;
 }
 
 const char *sl_dnnl_version(void) {

@@ -16,6 +16,7 @@ typedef struct sl_adamw {
   double grad_scale;               /* accumulation, or a caller's own clipping */
   double clip;                     /* largest norm of the scaled gradient; 0: none */
   double ema_decay[4];
+  bool leave_gradients; /* they are not added to: the next step's overwrite them */
 } sl_adamw;
 
 struct sl_adamw_f32;     /* adamw_math.h */

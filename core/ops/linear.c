@@ -276,13 +276,15 @@ static sl_status weight_grad_prepare(sl_exec *e, const sl_node *n, void **state)
   return SL_STATUS_OK;
 }
 
-/* Both sums in one product: db comes out beside it, and is added or copied to its place. */
+/* Both sums in one product: db comes out beside it, in its place or to be brought there. */
 static sl_status weight_grad_fused(sl_exec *e, const sl_node *n, void *plan, const sl_view *out, const sl_view *in,
                                    char *work) {
   sl_view db = out[1];
-  db.data = work;
+  bool direct = !db.accumulate && (uintptr_t)db.data % 16 == 0;
   db.accumulate = false;
+  if (!direct) db.data = work;
   SL_TRY(e->kernels->gemm(e, plan, &out[0], &in[0], &in[1], &db, NULL, work + sums_bytes(n)));
+  if (direct) return SL_STATUS_OK;
   return out[1].accumulate ? e->kernels->accumulate(e, &out[1], &db) : e->kernels->copy(e, &out[1], &db);
 }
 

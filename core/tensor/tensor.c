@@ -177,6 +177,7 @@ sl_status sl_tensor_shadow(sl_tensor *t, sl_tensor **shadow, bool *fresh) {
   return SL_STATUS_OK;
 }
 
+bool sl_tensor_has_shadow(const sl_tensor *t) { return t->storage->shadow != NULL; }
 void sl_tensor_shadow_fresh(sl_tensor *t) { t->storage->shadow_version = sl_tensor_version(t) + 1; }
 
 void *sl_tensor_data(const sl_tensor *t) { return t->storage->data + t->offset * (int64_t)sl_dtype_size(t->dtype); }

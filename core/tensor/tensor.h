@@ -49,6 +49,7 @@ void sl_tensor_bump(sl_tensor *t);
 /* A bf16 copy of a flat f32 tensor, kept with its storage: made at first use (uninitialised), freed with it. *fresh: it
  * holds what the tensor holds now, by version. Borrowed. */
 SL_MUST_USE sl_status sl_tensor_shadow(sl_tensor *t, sl_tensor **shadow, bool *fresh);
+bool sl_tensor_has_shadow(const sl_tensor *t);
 void sl_tensor_shadow_fresh(sl_tensor *t); /* says that it holds what the tensor holds now: after bumping */
 
 /* Views of the same storage; +1 reference to the caller. Dimensions from 0; offset counts from t's first element;

@@ -216,8 +216,9 @@ sl_tensor *sl_trainer_per_sample(sl_trainer *tr, int which) {
 sl_program *sl_trainer_program(sl_trainer *tr) { return tr->program; }
 
 sl_status sl_trainer_keep_gradients(sl_trainer *tr) {
-  if (!tr->kept_grads) sl__update_changed(tr);
-  return tr->kept_grads ? SL_STATUS_OK : sl_params_array(tr->o.model->params, &tr->kept_grads);
+  if (tr->kept_grads) return SL_STATUS_OK;
+  sl__update_changed(tr);
+  return sl_tensor_zeros(tr->ctx, tr->device, SL_F32, sl_tensor_shape(tr->grads), &tr->kept_grads);
 }
 
 sl_tensor *sl_trainer_array(sl_trainer *tr, const char *name) {
@@ -236,7 +237,14 @@ bool sl_trainer_profiling(sl_trainer *tr) {
   return before;
 }
 
+/* Of bf16 copies: of the weights, and of what held-out losses were computed with. */
+static uint64_t copies_bytes(const sl_trainer *tr) {
+  int n = sl_tensor_has_shadow(tr->params);
+  for (int i = 0; i < tr->o.n_ema; i++) n += sl_tensor_has_shadow(tr->ema[i]);
+  return (uint64_t)n * (uint64_t)sl_tensor_numel(tr->params) * sizeof(uint16_t);
+}
+
 uint64_t sl_trainer_memory(const sl_trainer *tr) {
   return sl_program_arena_bytes(tr->program) + (tr->evaluation ? sl_program_arena_bytes(tr->evaluation) : 0) +
-         sl_train_fixed_bytes(&tr->o);
+         sl_train_fixed_bytes(&tr->o) + copies_bytes(tr);
 }

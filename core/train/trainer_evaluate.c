@@ -33,7 +33,8 @@ sl_status sl_trainer_evaluate(sl_trainer *tr, sl_tensor *weights, double *loss) 
   sl_status status;
   for (int i = 0; i <= N_IN; i++) {
     bool images = i == IN_X0 || i == IN_NOISE;
-    SL_GOTO(sl_tensor_zeros(tr->ctx, NULL, images || i == N_IN ? SL_F32 : SL_I64, images ? &image : &row, &t[i]));
+    SL_GOTO(sl_tensor_zeros(tr->ctx, tr->device->host, images || i == N_IN ? SL_F32 : SL_I64, images ? &image : &row,
+                            &t[i]));
   }
   for (int64_t first = 0; first < held; first += m)
     SL_GOTO(evaluate_part(tr, first, weights ? weights : tr->params, t, &sum));

@@ -130,6 +130,7 @@ static sl_status build_graph(const sl_train_options *o, sl_recompute recompute, 
   sl_builder b;
   SL_TRY(sl_builder_init(&b, g, o->model->params, false));
   b.training = training;
+  if (n == o->batch) sl_graph_fresh_gradients(g);
   b.recompute = training && recompute == SL_RECOMPUTE_SEGMENTS;
   sl_precision_use(o->precision, &b);
   sl_value *x0 = sl_input(g, "x0", SL_F32, &image), *t = sl_input(g, "t", SL_I64, &SL_SHAPE(n));
@@ -163,23 +164,26 @@ uint64_t sl_train_fixed_bytes(const sl_train_options *o) {
   return bytes + sl_dataset_memory(o->data) + (threads ? sl_loader_memory(o->data, o->batch, threads) : 0);
 }
 
+/* copies: how many arrays a program of this kind reads in bf16 besides, if it reads such copies at all. */
 static sl_status forecast_program(sl_context *ctx, const sl_train_options *o, sl_recompute recompute, bool training,
-                                  uint64_t *bytes) {
+                                  int copies, uint64_t *bytes) {
   sl_graph *g = NULL;
   uint64_t arena = 0;
+  bool shadowed = false;
   SL_TRY(sl_graph_new(ctx, &g));
   sl_graph_set_device(g, o->model->device);
   sl_status s = build_graph(o, recompute, training, g);
-  if (s == SL_STATUS_OK) s = sl_graph_forecast(g, &arena);
+  if (s == SL_STATUS_OK) s = sl_graph_forecast(g, &arena, &shadowed);
   sl_graph_release(g);
   *bytes += arena;
+  if (shadowed) *bytes += (uint64_t)copies * (uint64_t)sl_params_elements(o->model->params) * sizeof(uint16_t);
   return s;
 }
 
 static sl_status forecast(sl_context *ctx, const sl_train_options *o, sl_recompute recompute, uint64_t *bytes) {
   *bytes = sl_train_fixed_bytes(o);
-  SL_TRY(forecast_program(ctx, o, recompute, true, bytes));
-  return o->holdout ? forecast_program(ctx, o, recompute, false, bytes) : SL_STATUS_OK;
+  SL_TRY(forecast_program(ctx, o, recompute, true, 1, bytes)); /* the weights'; held-out losses are every EMA's, too */
+  return o->holdout ? forecast_program(ctx, o, recompute, false, o->n_ema, bytes) : SL_STATUS_OK;
 }
 
 /* Left to choose, a GPU's backward keeps everything if that fits, which is faster, and else computes norms and

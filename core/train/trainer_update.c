@@ -62,7 +62,8 @@ static sl_adamw_f32 rates_of(const sl_trainer *tr, double lr) {
                 .correction1 = 1 - pow(o->beta1, k),
                 .correction2 = 1 - pow(o->beta2, k),
                 .grad_scale = 1,
-                .clip = o->clip};
+                .clip = o->clip,
+                .leave_gradients = tr->n_micro == 1};
   for (int i = 0; i < o->n_ema; i++) {
     double warm = (1 + k) / (10 + k);
     a.ema_decay[i] = o->ema_warmup && warm < o->ema_decay[i] ? warm : o->ema_decay[i];

@@ -163,8 +163,13 @@ typedef struct bench {
 } bench;
 
 static void die(const bench *b, const char *what, double error, double limit) {
-  fail_msg("%s(%s) %s: %s is off by %g, limit %g", b->op->name, b->c->attrs ? b->c->attrs : "", sl_dtype_name(b->dtype),
-           what, error, limit);
+  char in[256] = "";
+  for (int k = 0; k < b->c->n_in; k++) {
+    size_t used = strlen(in);
+    snprintf(in + used, sizeof in - used, " %s", b->run.in[k] ? sl_shape_text(&b->run.in_shape[k]) : "-");
+  }
+  fail_msg("%s(%s) %s of%s: %s is off by %g, limit %g", b->op->name, b->c->attrs ? b->c->attrs : "",
+           sl_dtype_name(b->dtype), in, what, error, limit);
 }
 
 static bool is_float_in(const bench *b, int k) { return b->run.in[k] && b->c->in[k].dtype == SL_F32; }

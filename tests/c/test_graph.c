@@ -2,11 +2,13 @@
 #include "on_context.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "graph/program.h"
 #include "ops/ops.h"
+#include "ops/residual_adaln.h"
 
 static sl_graph *graph_new(void) {
   sl_graph *g = NULL;
@@ -22,10 +24,10 @@ static sl_tensor *floats(int64_t n, const float *v) {
 
 static const float *data_of(sl_tensor *t) { return sl_tensor_data(t); }
 
-/* y = sum((x w)^2) and its gradient by w, accumulated. */
-static void test_gradient_accumulates(void **state) {
-  (void)state;
+/* y = sum((x w)^2) and its gradient by w, added to what is there or written over it. */
+static void gradient_runs(bool fresh) {
   sl_graph *g = graph_new();
+  if (fresh) sl_graph_fresh_gradients(g);
   sl_value *x = sl_input(g, "x", SL_F32, &SL_SHAPE(3)), *w = sl_param_value(g, 0, 0, "w", &SL_SHAPE(3));
   sl_value *loss = sl_sum(sl_square(sl_mul(x, w)), 0, NULL, false), *dw = NULL;
   OK(sl_grad(g, loss, NULL, 1, &w, false, &dw));
@@ -43,7 +45,7 @@ static void test_gradient_accumulates(void **state) {
     OK(sl_program_run(p, &run));
     assert_float_equal(data_of(out)[0], 16 + 100 + 324, 1e-3);
     const float want[] = {8, 40, 108}; /* 2 x^2 w */
-    for (int i = 0; i < 3; i++) assert_float_equal(data_of(grads)[i], 1 + (float)k * want[i], 1e-3);
+    for (int i = 0; i < 3; i++) assert_float_equal(data_of(grads)[i], fresh ? want[i] : 1 + (float)k * want[i], 1e-3);
   }
   sl_memory before = sl_context_memory(ctx);
   for (int k = 0; k < 3; k++) OK(sl_program_run(p, &run));
@@ -53,6 +55,12 @@ static void test_gradient_accumulates(void **state) {
   sl_tensor_release(params);
   sl_tensor_release(grads);
   sl_tensor_release(out);
+}
+
+static void test_gradient_accumulates(void **state) {
+  (void)state;
+  gradient_runs(false);
+  gradient_runs(true);
 }
 
 /* a + b where a lies row-major and ends, and b, and so the sum, channels last: the sum may not be written over a. */
@@ -208,7 +216,7 @@ static void chain_gradient(bool recompute, float *grad, uint64_t *arena) {
   sl_graph_accumulate(g, w, dw);
   sl_graph_output(g, "loss", loss);
   uint64_t forecast = 0;
-  OK(sl_graph_forecast(g, &forecast));
+  OK(sl_graph_forecast(g, &forecast, NULL));
   sl_program *p = NULL;
   OK(sl_graph_compile(g, NULL, &p));
   *arena = forecast;
@@ -242,6 +250,71 @@ static void test_recompute_is_the_same_with_less_memory(void **state) {
   assert_true(less < keep * 3 / 4);
 }
 
+/* --- what can be computed beforehand --- */
+
+/* x varies, c does not: y = x m + silu(m) + exp(c), m = c w. */
+static sl_value *conditioned(sl_graph *g, sl_value *x, sl_value *c, sl_value *w, sl_value **m, sl_value **act) {
+  *m = sl_matmul(c, w);
+  *act = sl_silu(*m);
+  sl_value *y = sl_add(sl_add(sl_mul(x, *m), *act), sl_exp(c));
+  sl_graph_output(g, "y", y);
+  return y;
+}
+
+static void run_conditioned(sl_graph *g, sl_tensor **in, sl_tensor **out) {
+  sl_program *p = NULL;
+  OK(sl_graph_compile(g, NULL, &p));
+  OK(sl_program_call(p, &(sl_run){.inputs = in}, 1, out));
+  sl_program_free(p);
+}
+
+static void test_frontier(void **state) {
+  enum { N = 2 };
+  (void)state;
+  const float values[3][N * N] = {{1, 2, 3, 4}, {0.5f, -1, 0.25f, 2}, {1, -2, 0.5f, 0.75f}};
+  sl_tensor *in[3], *plain = NULL, *early = NULL;
+  for (int i = 0; i < 3; i++) OK(sl_tensor_from(ctx, SL_F32, 2, (int64_t[]){N, N}, values[i], &in[i]));
+  for (int replaced = 0; replaced < 2; replaced++) {
+    sl_graph *g = graph_new();
+    sl_value *v[3], *m, *act, *found[4], *tables[2];
+    sl_tensor *known[2] = {NULL};
+    for (int i = 0; i < 3; i++) v[i] = sl_input(g, (const char *[]){"x", "c", "w"}[i], SL_F32, &SL_SHAPE(N, N));
+    for (int i = 0; i < 2; i++) {
+      OK(sl_tensor_zeros(ctx, NULL, SL_F32, &SL_SHAPE(N, N), &known[i]));
+      tables[i] = sl_table(g, "known", known[i]);
+    }
+    conditioned(g, v[0], v[1], v[2], &m, &act);
+    int n = 0;
+    OK(sl_graph_frontier(g, 1, v, 4, found, &n));
+    assert_int_equal(n, 2); /* exp(c) took no product */
+    assert_ptr_equal(found[0], m);
+    assert_ptr_equal(found[1], act);
+    OK(sl_graph_frontier(g, 2, v, 4, found, &n));
+    assert_int_equal(n, 0); /* c varies, too */
+    OK(sl_graph_frontier(g, 1, v, 1, found, &n));
+    assert_int_equal(n, 2); /* told, though only one has room */
+    if (replaced) {
+      for (int i = 0; i < N * N; i++) {
+        float sum = 0;
+        for (int k = 0; k < N; k++) sum += values[1][i / N * N + k] * values[2][k * N + i % N];
+        ((float *)sl_tensor_data(known[0]))[i] = sum;
+        ((float *)sl_tensor_data(known[1]))[i] = sum / (1 + expf(-sum));
+      }
+      sl_graph_replace(g, m, tables[0]);
+      sl_graph_replace(g, act, tables[1]);
+    }
+    int64_t macs = sl_graph_macs(g);
+    assert_int_equal(macs, replaced ? 0 : N * N * N);
+    run_conditioned(g, in, replaced ? &early : &plain);
+    sl_graph_release(g);
+    for (int i = 0; i < 2; i++) sl_tensor_release(known[i]);
+  }
+  for (int i = 0; i < N * N; i++) assert_float_equal(data_of(early)[i], data_of(plain)[i], 1e-5);
+  for (int i = 0; i < 3; i++) sl_tensor_release(in[i]);
+  sl_tensor_release(plain);
+  sl_tensor_release(early);
+}
+
 /* --- looking at graphs --- */
 
 typedef struct seen {
@@ -254,6 +327,35 @@ static bool watch(void *user, const sl_trace *t) {
   s->n++;
   if (t->nonfinite && !s->first_bad[0]) strncpy(s->first_bad, t->name, sizeof s->first_bad - 1);
   return true;
+}
+
+/* The name of an output beside the first is that of a view of it. */
+static bool watch_names(void *user, const sl_trace *t) {
+  char *all = user;
+  if (t->output < 2) snprintf(all + strlen(all), 128 - strlen(all), "%s ", t->name);
+  return true;
+}
+
+static void test_trace_names_both_outputs(void **state) {
+  (void)state;
+  sl_graph *g = graph_new();
+  sl_value *x = sl_input(g, "x", SL_F32, &SL_SHAPE(1, 2, 4)), *c = sl_input(g, "c", SL_F32, &SL_SHAPE(1, 4));
+  sl_residual_adaln_parts parts = {.gate = c, .shift = c, .scale = c};
+  sl_value *r = sl_name(sl_residual_adaln(x, x, &parts, 1e-6), "residual"), *h = sl_output(r, 1);
+  sl_value *named = sl_name(sl_reshape(h, h->shape.rank, h->shape.dim), "norm");
+  sl_graph_output(g, "y", sl_name(sl_add(r, named), "sum"));
+  sl_program *p = NULL;
+  OK(sl_graph_compile(g, NULL, &p));
+  sl_graph_release(g);
+  sl_tensor *in[2], *out = NULL;
+  OK(sl_tensor_from(ctx, SL_F32, 3, (int64_t[]){1, 2, 4}, (float[]){1, 2, 3, 4, 5, 6, 7, 9}, &in[0]));
+  OK(sl_tensor_from(ctx, SL_F32, 2, (int64_t[]){1, 4}, (float[]){1, 2, 3, 4}, &in[1]));
+  char names[128] = "";
+  OK(sl_program_call(p, &(sl_run){.inputs = in, .trace = watch_names, .user = names}, 1, &out));
+  assert_string_equal(names, "residual norm sum ");
+  sl_program_free(p);
+  for (int i = 0; i < 2; i++) sl_tensor_release(in[i]);
+  sl_tensor_release(out);
 }
 
 static void test_trace_names_the_first_nonfinite(void **state) {
@@ -334,6 +436,8 @@ int main(void) {
       cmocka_unit_test(test_overrun_is_caught),
       cmocka_unit_test(test_unwritten_output_is_nan),
       cmocka_unit_test(test_recompute_is_the_same_with_less_memory),
+      cmocka_unit_test(test_frontier),
+      cmocka_unit_test(test_trace_names_both_outputs),
       cmocka_unit_test(test_trace_names_the_first_nonfinite),
       cmocka_unit_test(test_eager_cache_is_bounded),
       cmocka_unit_test(test_allocation_failures_leak_nothing),

@@ -43,6 +43,18 @@ describe("the program", function()
     assert.equal(1, select(2, run "--no-such-option"))
   end)
 
+  it("says once that there is no GPU, where it was built for one and is not told where to run", function()
+    local built = run("doctor"):find("CUDA         built with", 1, true)
+    local default = "env -u SLUICE_DEVICE " .. program .. " -e '%s'"
+    local make = "m = sluice.dit { input = {1, 4, 4}, patch = 2, hidden = 8, depth = 1, heads = 1, classes = 2 } "
+    local pipe = assert(io.popen(default:format(make .. make .. "print(m:device())") .. " 2>&1"))
+    local text = pipe:read "a"
+    pipe:close()
+    local _, notes = text:gsub("no GPU: [^\n]+; running on the CPU\n", "")
+    assert.equal(built and not text:find "cuda:0" and 1 or 0, notes, text)
+    assert(text:find "cpu\n$" or text:find "cuda:0\n$", text)
+  end)
+
   it("reads a prompt", function()
     local name = script "1 + 1\nfor i = 1, 2 do\nprint(i * 10)\nend\nerror 'oh'\nx = 3\nx, 'y'\n"
     local text = run("-i < " .. name)
