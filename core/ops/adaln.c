@@ -29,8 +29,8 @@ static sl_status grad_adaln(sl_grad_args *a) {
     a->dx[X] = d;
     a->folded[X] = a->prior[X] != NULL;
   }
-  if (a->need[SHIFT]) a->dx[SHIFT] = sl_cast(sl_output(d, 1), a->in[SHIFT]->dtype);
-  if (a->need[SCALE]) a->dx[SCALE] = sl_cast(sl_output(d, 2), a->in[SCALE]->dtype);
+  if (a->need[SHIFT]) a->dx[SHIFT] = sl__rows_gradient(sl_output(d, 1), a->in[SHIFT]);
+  if (a->need[SCALE]) a->dx[SCALE] = sl__rows_gradient(sl_output(d, 2), a->in[SCALE]);
   return SL_STATUS_OK;
 }
 

@@ -12,15 +12,6 @@ static sl_status run_copy(sl_exec *e, const sl_node *n, const sl_view *out, cons
   return e->kernels->copy(e, &out[0], &in[0]);
 }
 
-/* The part of v from `first` on along dim, `length` long, every step-th. */
-static sl_view part_of(const sl_view *v, int64_t dim, int64_t first, int64_t length, int64_t step) {
-  sl_view p = *v;
-  if (length > 0) p.data = (char *)v->data + first * v->stride[dim] * (int64_t)sl_dtype_size(v->dtype);
-  p.shape.dim[dim] = length;
-  p.stride[dim] *= step;
-  return p;
-}
-
 /* --- contiguous, cast --- */
 
 static sl_status infer_contiguous(sl_node *n) {
@@ -76,13 +67,13 @@ static sl_status infer_cat(sl_node *n) {
 static sl_status run_cat(sl_exec *e, const sl_node *n, const sl_view *out, const sl_view *in, void *state,
                          void *workspace) {
   (void)state, (void)workspace;
-  int64_t dim = n->attrs.i[0], at = 0;
-  for (int k = 0; k < n->n_in; k++) {
-    int64_t length = in[k].shape.dim[dim];
-    sl_view part = part_of(&out[0], dim, at, length, 1);
-    if (length > 0) SL_TRY(e->kernels->copy(e, &part, &in[k]));
-    at += length;
-  }
+  return e->kernels->cat(e, &out[0], n->attrs.i[0], n->n_in, in);
+}
+
+/* A gradient's own: inputs fit, and may be of any float dtype. */
+static sl_status infer_join(sl_node *n) {
+  SL_TRY(infer_cat(n));
+  n->out[0].dtype = (sl_dtype)n->attrs.i[1];
   return SL_STATUS_OK;
 }
 
@@ -150,7 +141,7 @@ static sl_status run_pad(sl_exec *e, const sl_node *n, const sl_view *out, const
   sl_view inner = out[0];
   if (sl_shape_numel(&in[0].shape) == 0) return SL_STATUS_OK;
   for (int i = 0; i < inner.shape.rank; i++)
-    inner = part_of(&inner, i, n->attrs.i[PAD_BEFORE + 1 + i], in[0].shape.dim[i], 1);
+    inner = sl_view_part(&inner, i, n->attrs.i[PAD_BEFORE + 1 + i], in[0].shape.dim[i], 1);
   return e->kernels->copy(e, &inner, &in[0]);
 }
 
@@ -188,7 +179,7 @@ static sl_status run_place(sl_exec *e, const sl_node *n, const sl_view *out, con
   const int64_t *a = n->attrs.i, dim = a[PLACE_DIM], length = in[0].shape.dim[dim];
   if (length != out[0].shape.dim[dim]) SL_TRY(e->kernels->fill(e, &out[0], 0.0));
   if (sl_shape_numel(&in[0].shape) == 0) return SL_STATUS_OK;
-  sl_view part = part_of(&out[0], dim, a[PLACE_FIRST], length, a[PLACE_STEP]);
+  sl_view part = sl_view_part(&out[0], dim, a[PLACE_FIRST], length, a[PLACE_STEP]);
   return e->kernels->copy(e, &part, &in[0]);
 }
 
@@ -212,7 +203,7 @@ static sl_status run_flip(sl_exec *e, const sl_node *n, const sl_view *out, cons
                           void *workspace) {
   (void)state, (void)workspace;
   int64_t dim = n->attrs.i[0], length = in[0].shape.dim[dim];
-  sl_view back = part_of(&in[0], dim, length - 1, length, -1);
+  sl_view back = sl_view_part(&in[0], dim, length - 1, length, -1);
   return e->kernels->copy(e, &out[0], &back);
 }
 
@@ -224,6 +215,7 @@ static sl_status grad_flip(sl_grad_args *a) {
 const sl_op_rules sl_rules_contiguous = {.infer = infer_contiguous, .grad = grad_contiguous, .run = run_copy};
 const sl_op_rules sl_rules_cast = {.infer = infer_cast, .grad = grad_cast, .run = run_copy};
 const sl_op_rules sl_rules_cat = {.canon = canon_cat, .infer = infer_cat, .grad = grad_cat, .run = run_cat};
+const sl_op_rules sl_rules_join = {.infer = infer_join, .run = run_cat};
 const sl_op_rules sl_rules_stack = {.canon = canon_stack, .compose = compose_stack};
 const sl_op_rules sl_rules_pad = {.infer = infer_pad, .grad = grad_pad, .run = run_pad};
 const sl_op_rules sl_rules_place = {.infer = infer_place, .grad = grad_place, .run = run_place};

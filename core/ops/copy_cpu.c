@@ -9,6 +9,14 @@ sl_status sl_cpu_copy(sl_exec *e, const sl_view *y, const sl_view *x) {
   return SL_STATUS_OK;
 }
 
+sl_status sl_cpu_cat(sl_exec *e, const sl_view *y, int64_t dim, int n, const sl_view *x) {
+  for (int64_t k = 0, at = 0; k < n; at += x[k++].shape.dim[dim]) {
+    sl_view part = sl_view_part(y, dim, at, x[k].shape.dim[dim], 1);
+    if (part.shape.dim[dim] > 0) sl_view_copy(e->ctx, &part, &x[k]);
+  }
+  return SL_STATUS_OK;
+}
+
 sl_status sl_cpu_accumulate(sl_exec *e, const sl_view *y, const sl_view *x) {
   return sl_cpu_binary(e, SL_BINARY_add, y, y, x);
 }

@@ -6,6 +6,10 @@ sl_value *sl__rows_canon(sl_value *v) {
   return v && v->shape.rank == 2 && v->shape.dim[1] > 1 && v->stride[1] != 1 ? sl_contiguous(v) : v;
 }
 
+sl_value *sl__rows_gradient(sl_value *d, const sl_value *of) {
+  return of->node->op == &sl_ops[SL_OP_chunk] ? d : sl_cast(d, of->dtype);
+}
+
 sl_status sl__rows_check(const char *op, const char *what, const sl_value *v, const sl_value *x, bool mask) {
   SL_REQUIRE(v->shape.rank == 2 && v->shape.dim[0] == x->shape.dim[0] && v->shape.dim[1] == x->shape.dim[2], SHAPE,
              "%s: %s is %s, expected [%lld,%lld] for x %s", op, what, sl_value_text(v), (long long)x->shape.dim[0],

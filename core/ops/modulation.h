@@ -21,6 +21,9 @@ SL_MUST_USE sl_status sl__adaln_check(const char *op, const sl_value *x, const s
  * dtype, so a bf16 network on an f32 residual stream needs no cast of its own. */
 void sl__adaln_outputs(sl_value *out, const sl_value *x, const sl_value *shift);
 
+/* d f32, the gradient of rows `of`, in their dtype; as it is where they are a chunk's, whose gradient rounds all parts
+ * at once. */
+sl_value *sl__rows_gradient(sl_value *d, const sl_value *of);
 /* Gradients of the gated residual's x, y, gate and skip, in this order, from dout, that of its sum. */
 void sl__residual_grad(sl_value *dout, sl_value *y, sl_value *gate, sl_value *mask, sl_value *skip, const bool need[4],
                        sl_value *dx[4]);

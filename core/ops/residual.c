@@ -37,7 +37,7 @@ void sl__residual_grad(sl_value *dout, sl_value *y, sl_value *gate, sl_value *ma
   }
   if (need[OF_X]) dx[OF_X] = masked_x ? sl_output(d, DX) : dout;
   if (need[OF_Y]) dx[OF_Y] = sl_output(d, DY);
-  if (need[OF_GATE]) dx[OF_GATE] = sl_cast(sl_output(d, DGATE), gate->dtype);
+  if (need[OF_GATE]) dx[OF_GATE] = sl__rows_gradient(sl_output(d, DGATE), gate);
   if (masked_skip) dx[OF_SKIP] = sl_cast(sl_output(d, DSKIP), skip->dtype);
 }
 

@@ -75,7 +75,7 @@ static sl_status grad_residual_adaln(sl_grad_args *a) {
   if (a->need[SL_RA_Y]) a->dx[SL_RA_Y] = sl_output(d, SL_RAB_DY);
   static const int row[][2] = {{SL_RA_GATE, SL_RAB_DGATE}, {SL_RA_SHIFT, SL_RAB_DSHIFT}, {SL_RA_SCALE, SL_RAB_DSCALE}};
   for (int i = 0; i < 3; i++)
-    if (a->need[row[i][0]]) a->dx[row[i][0]] = sl_cast(sl_output(d, row[i][1]), in[row[i][0]]->dtype);
+    if (a->need[row[i][0]]) a->dx[row[i][0]] = sl__rows_gradient(sl_output(d, row[i][1]), in[row[i][0]]);
   if (a->need[SL_RA_SKIP] && mask) a->dx[SL_RA_SKIP] = sl_cast(sl_output(d, SL_RAB_DSKIP), in[SL_RA_SKIP]->dtype);
   return SL_STATUS_OK;
 }

@@ -230,7 +230,8 @@ static sl_status infer_chunk(sl_node *n) {
 static sl_status grad_chunk(sl_grad_args *a) {
   sl_value *part[SL_MAX_OUTPUTS];
   for (int k = 0; k < a->node->n_out; k++) part[k] = a->dy[k] ? a->dy[k] : sl__filled(a->graph, 0.0, a->out[k]);
-  a->dx[0] = sl_cat(a->node->n_out, part, (int)a->node->attrs.i[CHUNK_DIM]);
+  const sl_attrs how = {.i = {a->node->attrs.i[CHUNK_DIM], a->in[0]->dtype}};
+  a->dx[0] = sl_opn(SL_OP_join, a->node->n_out, part, &how);
   return SL_STATUS_OK;
 }
 

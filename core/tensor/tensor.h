@@ -75,5 +75,7 @@ double sl_element_get(sl_dtype d, const void *p);
 void sl_element_set(sl_dtype d, void *p, double v);
 /* Strided copy with conversion between host views of equal shape; the kernel behind sl_tensor_copy and `contiguous`. */
 void sl_view_copy(sl_context *ctx, const sl_view *dst, const sl_view *src);
+/* The part of v from `first` on along dim, `length` long, every step-th. */
+sl_view sl_view_part(const sl_view *v, int64_t dim, int64_t first, int64_t length, int64_t step);
 
 #endif

@@ -276,3 +276,11 @@ void sl_view_copy(sl_context *ctx, const sl_view *dst, const sl_view *src) {
   int64_t per_tile = n / p.n_tiles;
   sl_parallel_for(ctx, p.n_tiles, 1 + GRAIN / (per_tile ? per_tile : 1), copy_tiles, &p);
 }
+
+sl_view sl_view_part(const sl_view *v, int64_t dim, int64_t first, int64_t length, int64_t step) {
+  sl_view p = *v;
+  if (length > 0) p.data = (char *)v->data + first * v->stride[dim] * (int64_t)sl_dtype_size(v->dtype);
+  p.shape.dim[dim] = length;
+  p.stride[dim] *= step;
+  return p;
+}
