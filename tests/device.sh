@@ -265,8 +265,19 @@ sample() {
 
 # --- ---
 
+again=
+arguments=()
+for argument; do
+  if [ "$argument" = --again ]; then again=1; else arguments+=("$argument"); fi
+done
+set -- "${arguments[@]}"
 part=${1:-}
 case $part in check | train | sample) shift ;; *) usage ;; esac
+mkdir -p "$folder" "$results"
+folder=$(realpath "$folder") results=$(realpath "$results")
+remembered=$folder/done
+[ -n "$again" ] && rm -f "$remembered"
+touch "$remembered"
 case "$part ${1:-}" in
   check*) limit=450 ;;
   "train S") limit=330 ;;
@@ -275,11 +286,6 @@ case "$part ${1:-}" in
   *) limit=180 ;;
 esac
 limit=${SLUICE_DEVICE_SECONDS:-$limit}
-mkdir -p "$folder" "$results"
-folder=$(realpath "$folder") results=$(realpath "$results")
-remembered=$folder/done
-[ "${1:-}" = --again ] && { shift; rm -f "$remembered"; }
-touch "$remembered"
 find_program
 log=$results/device-$part.log
 export bin sluice folder results log

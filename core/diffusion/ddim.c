@@ -10,7 +10,8 @@ static void ddim_row(const sl_diffusion *d, int64_t i, double eta, double *row) 
   row[SL_UPDATE_E_X] = s->sqrt_recip_alphas_cumprod[i];
   row[SL_UPDATE_E_DIV] = s->sqrt_recipm1_alphas_cumprod[i];
   row[SL_UPDATE_NEXT_X0] = sqrt(prev);
-  row[SL_UPDATE_NEXT_E] = sqrt(1 - prev - sigma * sigma);
+  double rest = 1 - prev - sigma * sigma; /* below 0 by rounding alone where eta is 1 */
+  row[SL_UPDATE_NEXT_E] = sqrt(eta <= 1 && rest < 0 ? 0 : rest);
   row[SL_UPDATE_SIGMA] = i > 0 ? sigma : 0;
 }
 

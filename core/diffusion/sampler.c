@@ -163,19 +163,20 @@ done:
   return status;
 }
 
-sl_status sl_sampler_rows(const sl_sampler_kind *kind, const sl_diffusion *d, double eta, sl_tensor **out) {
+sl_status sl_sampler_rows(const sl_sampler_kind *kind, const sl_diffusion *d, int64_t steps, double eta,
+                          sl_tensor **out) {
   sl_tensor *rows = NULL;
   *out = NULL;
-  SL_TRY(sl_tensor_zeros(d->ctx, NULL, SL_F64, &SL_SHAPE(d->steps, SL_UPDATE_COLUMNS), &rows));
+  SL_TRY(sl_tensor_zeros(d->ctx, NULL, SL_F64, &SL_SHAPE(steps, SL_UPDATE_COLUMNS), &rows));
   double *row = sl_tensor_data(rows);
-  for (int64_t i = 0; i < d->steps; i++, row += SL_UPDATE_COLUMNS) {
+  for (int64_t i = 0; i < steps; i++, row += SL_UPDATE_COLUMNS) {
     row[SL_UPDATE_E_DIV] = 1;
     sl_diffusion_predicts(d, i, &row[SL_UPDATE_X_X], &row[SL_UPDATE_X_OUT]);
     kind->row(d, i, eta, row);
     if (isfinite(row[SL_UPDATE_NEXT_E]) && isfinite(row[SL_UPDATE_SIGMA])) continue;
     sl_tensor_release(rows);
     return sl_fail(SL_STATUS_ARG, "sample: eta is %g, too much for %s at step %lld of %lld; expected 0 … 1", eta,
-                   kind->name, (long long)(d->steps - i), (long long)d->steps);
+                   kind->name, (long long)(steps - i), (long long)steps);
   }
   *out = rows;
   return SL_STATUS_OK;
@@ -188,7 +189,7 @@ static sl_status make_state(sl_sampler *s) {
     SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x[i]));
     SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x0[i]));
   }
-  SL_TRY(sl_sampler_rows(s->o.kind, s->o.diffusion, s->o.eta, &s->rows));
+  SL_TRY(sl_sampler_rows(s->o.kind, s->o.diffusion, s->steps, s->o.eta, &s->rows));
   SL_TRY(sl_tensor_zeros(s->ctx, dev, SL_F32, &shape, &s->noise));
   if (s->o.mask) SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->known_noise));
   SL_TRY(sl_tensor_new(s->ctx, dev, SL_I64, &SL_SHAPE(s->o.n), &s->t));
@@ -340,7 +341,9 @@ sl_status sl_sampler_forecast(sl_sampler *s, uint64_t *bytes) {
   for (int i = 0; i < 2; i++) sum += sl__conditioning_bytes(s->conditioning[i]);
   if (guided) SL_TRY(forecast_step(s, true, &sum, &shadowed));
   if (!guided || sometimes) SL_TRY(forecast_step(s, false, &sum, &shadowed));
-  if (shadowed && !(s->o.params && sl_tensor_has_shadow(s->o.params)))
+  sl_tensor *params = s->o.params;
+  if (shadowed && !params) SL_TRY(sl_model_weights(s->o.model, &params));
+  if (shadowed && !sl_tensor_has_shadow(params))
     sum += (uint64_t)sl_params_elements(s->o.model->params) * sizeof(uint16_t);
   *bytes = sum;
   return SL_STATUS_OK;

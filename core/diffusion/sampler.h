@@ -20,8 +20,10 @@ typedef struct sl_sampler_kind {
 } sl_sampler_kind;
 extern const sl_sampler_kind sl_sampler_ddpm, sl_sampler_ddim;
 SL_MUST_USE sl_status sl_sampler_find(const char *name, const sl_sampler_kind **out); /* ARG lists the names */
-/* The table that sl_sampler_update reads: f64 [d's steps, SL_UPDATE_COLUMNS]; the caller owns it. ARG: eta. */
-SL_MUST_USE sl_status sl_sampler_rows(const sl_sampler_kind *kind, const sl_diffusion *d, double eta, sl_tensor **out);
+/* The table that sl_sampler_update reads for steps from `steps` - 1 to 0: f64 [steps, SL_UPDATE_COLUMNS]; the caller
+ * owns it. ARG: eta. */
+SL_MUST_USE sl_status sl_sampler_rows(const sl_sampler_kind *kind, const sl_diffusion *d, int64_t steps, double eta,
+                                      sl_tensor **out);
 
 typedef struct sl_sampler_options {
   sl_model *model;

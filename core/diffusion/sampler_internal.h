@@ -18,7 +18,7 @@ struct sl_sampler {
   sl_tensor *seen, *seen0; /* what a caller was given of x[0] and x0[0] since the last step, or NULL */
   sl_tensor *noise, *known_noise, *scale;
   sl_tensor *t;          /* i64 [n] */
-  sl_tensor *rows;       /* f64 [the diffusion's steps, SL_UPDATE_COLUMNS] */
+  sl_tensor *rows;       /* f64 [steps, SL_UPDATE_COLUMNS] */
   sl_tensor *step_block; /* of draws: an sl_step where the device's kernels read it */
   int64_t steps, done;
   sl_eager *programs;

@@ -117,6 +117,7 @@ static bool find_nonfinite(void *user, const sl_trace *t) {
 /* Runs the step again in trace mode to name the first node that is not finite. */
 static sl_status name_nonfinite(sl_trainer *tr, double loss, double norm) {
   culprit c = {"the sum of the gradients"};
+  SL_TRY(sl__update_zero(tr)); /* micro-batches add to them: what is not finite there would be found first */
   for (int64_t k = 0; k < tr->n_micro; k++)
     if (sl__update_micro(tr, k, find_nonfinite, &c) == SL_STATUS_CANCELLED) break;
   SL_TRY(sl__update_zero(tr));
@@ -237,11 +238,11 @@ bool sl_trainer_profiling(sl_trainer *tr) {
   return before;
 }
 
-/* Of bf16 copies: of the weights, and of what held-out losses were computed with. */
+/* Of bf16 copies: of the weights, and of every EMA that held-out losses are computed with. */
 static uint64_t copies_bytes(const sl_trainer *tr) {
-  int n = sl_tensor_has_shadow(tr->params);
-  for (int i = 0; i < tr->o.n_ema; i++) n += sl_tensor_has_shadow(tr->ema[i]);
-  return (uint64_t)n * (uint64_t)sl_tensor_numel(tr->params) * sizeof(uint16_t);
+  uint64_t n = sl_program_shadowed(tr->program) ? 1 : 0;
+  if (tr->evaluation && sl_program_shadowed(tr->evaluation)) n += (uint64_t)tr->o.n_ema;
+  return n * (uint64_t)sl_tensor_numel(tr->params) * sizeof(uint16_t);
 }
 
 uint64_t sl_trainer_memory(const sl_trainer *tr) {

@@ -87,6 +87,7 @@ sl_tensor *sl_trainer_array(sl_trainer *tr, const char *name);
 uint64_t sl_trainer_memory(const sl_trainer *tr);
 /* The same without making a trainer: by building and planning alone. */
 SL_MUST_USE sl_status sl_train_forecast(sl_context *ctx, const sl_train_options *o, uint64_t *bytes);
+/* A run of it adds the gradients of a micro-batch to those that are there, or, if the batch is one, writes them. */
 sl_program *sl_trainer_program(sl_trainer *tr);
 /* Steps from now on gather seconds per op (sl_program_cost of the trainer's program). Whether they did before this
  * call. */

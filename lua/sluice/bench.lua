@@ -162,11 +162,12 @@ function makers.train(o, model)
     return trainer:profile(), seconds
   end
   function self.costs(rates) return core.bench_train_costs({ model = model, diffusion = diffusion, batch = o.batch }, rates) end
-  -- Beside the program: noise is drawn; gradients are summed (4 bytes); AdamW and the EMA read and write five arrays.
+  -- Beside the program: noise is drawn; gradients are summed (4 bytes); AdamW and the EMA read five arrays and write all but the
+  -- gradients.
   function self.rest()
     local info, trainable = model:info(), select(2, model:count())
     local copy = o.precision == "bf16" and model:device() ~= "cpu" and 2 or 0 -- of the weights
-    return 4 * o.batch * info.in_channels * info.height * info.width + (4 + 40 + copy) * trainable
+    return 4 * o.batch * info.in_channels * info.height * info.width + (4 + 36 + copy) * trainable
   end
   function self.close() trainer = nil end
   self.passes, self.rows, self.title = 3, 1, "training" -- backward is two passes

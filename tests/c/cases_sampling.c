@@ -44,6 +44,7 @@ const op_case cases_sampling[] = {
     UPDATE("learned=1 channels=3", 0x3, F32(4, 8, 8, 6), F32(2, 4, 8, 6), ROWS(GEN_POSITIVE, 2), F32(2, 4, 8, 6),
            SCALAR),
     UPDATE("learned=1 channels=1", 0x3, F32(2, 6, 3), F32(1, 3, 3), ROWS(GEN_APART, 1), F32(1, 3, 3), SCALAR),
+    UPDATE("channels=1", 0x3, F32(2, 4, 2), F32(1, 4, 2), ROWS(GEN_POSITIVE, 1), F32(1, 4, 2), SCALAR),
     UPDATE("learned=1", 0x3, F32(2, 8, 36, 37), F32(1, 4, 36, 37), ROWS(GEN_POSITIVE, 1), F32(1, 4, 36, 37), SCALAR),
     UPDATE("learned=1", 0x1, F32(2, 6, 33, 43), F32(2, 3, 33, 43), ROWS(GEN_APART, 2), F32(2, 3, 33, 43), ABSENT),
     UPDATE("", 0x3, F32(2, 6, 4, 4), F32(2, 3, 4, 4), ROWS(GEN_APART, 2), ABSENT, ABSENT), /* variance not read */

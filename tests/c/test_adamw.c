@@ -101,6 +101,30 @@ static void steps(void **state) {
   }
 }
 
+/* Asked to leave them, it does all else the same. */
+static void gradients_stay(void **state) {
+  (void)state;
+  sl_exec e = {.ctx = ctx};
+  static float p[2][N], g[N];
+  for (int isa = SL_ISA_BASE; isa <= (int)sl_isa_machine(); isa++) {
+    sl_context_set_isa(ctx, (sl_isa)isa);
+    for (int leave = 0; leave < 2; leave++) {
+      sl_adamw a = step_of(1);
+      a.leave_gradients = leave;
+      sl_adamw_f32 rounded = sl_adamw_round(&a);
+      start();
+      give_gradient(1);
+      memcpy(g, got[1], sizeof g);
+      assert_int_equal(
+          sl_cpu_adamw_ema(&e, &rounded, N, got[0], got[1], got[2], got[3], EMAS, &got[4], NULL, NULL, NULL),
+          SL_STATUS_OK);
+      memcpy(p[leave], got[0], sizeof g);
+      if (leave) assert_memory_equal(g, got[1], sizeof g);
+    }
+    assert_memory_equal(p[0], p[1], sizeof g);
+  }
+}
+
 static void threads(void **state) {
   (void)state;
   float *first[ARRAYS];
@@ -151,7 +175,7 @@ static void too_many(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(steps), cmocka_unit_test(threads), cmocka_unit_test(squares),
-                                     cmocka_unit_test(too_many)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(steps), cmocka_unit_test(gradients_stay),
+                                     cmocka_unit_test(threads), cmocka_unit_test(squares), cmocka_unit_test(too_many)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }

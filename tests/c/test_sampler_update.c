@@ -87,7 +87,7 @@ static void check(const rule *r, const char *what) {
 static void check_rule(sl_diffusion *d, const char *schedule, const sl_sampler_kind *kind, double eta) {
   rule r = {.d = d, .kind = kind, .eta = eta};
   char what[128];
-  OK(sl_sampler_rows(kind, d, eta, &r.rows));
+  OK(sl_sampler_rows(kind, d, d->steps, eta, &r.rows));
   for (int k = 0; k < 4; k++) {
     r.clip = k & 1, r.guided = k & 2;
     snprintf(what, sizeof what, "%s, %s, eta %g, predict %d, variance %d%s%s", kind->name, schedule, eta,
@@ -120,9 +120,11 @@ static void test_eta_too_large(void **unused) {
   (void)unused;
   OK(sl_schedule_named(ctx, "cosine", 1000, &s));
   OK(sl_diffusion_new(ctx, s, 1000, SL_PREDICT_EPS, SL_VARIANCE_LEARNED, &d));
-  assert_int_equal(sl_sampler_rows(&sl_sampler_ddim, d, 3, &rows), SL_STATUS_ARG);
-  assert_non_null(strstr(sl_error(), "eta is 3, too much for ddim at step"));
+  FAILS(sl_sampler_rows(&sl_sampler_ddim, d, d->steps, 3, &rows), ARG, "eta is 3, too much for ddim at step");
   assert_null(rows);
+  FAILS(sl_sampler_rows(&sl_sampler_ddim, d, d->steps, 1.2, &rows), ARG, "eta is 1.2, too much for ddim at step 2 of");
+  OK(sl_sampler_rows(&sl_sampler_ddim, d, 100, 1.2, &rows)); /* of the steps that are taken */
+  sl_tensor_release(rows);
   sl_diffusion_release(d);
 }
 

@@ -335,6 +335,23 @@ for _, make in ipairs(makes) do
       both { n = 2, labels = { 1, 2 }, noise = sluice.randn({ 2, 2, 8, 8 }, { seed = 6 }), sampler = "ddim" }
     end)
 
+    it("goes on from what is written between its steps, recorded or not", function()
+      local seen = {}
+      for i, model in ipairs { here, there } do
+        seen[i] = {}
+        local o = { model = model, diffusion = d, steps = 12, n = 2, labels = { 1, 2 }, seed = 2, cfg = 1.5 }
+        o.cfg_interval = { 20, 1000 } -- the last steps are not guided
+        for s in sluice.sampler(o):steps() do
+          if s.i % 3 == 2 then s.x[1] = s.x[1] * 0.5 end
+          if s.i > 4 and s.i % 4 == 1 then s.x = s.x + 0.125 end
+          if s.i ~= 8 then seen[i][s.i] = { s.x, s.x0 } end -- held to the end; one step is not looked at
+        end
+      end
+      for k, pair in pairs(seen[2]) do
+        for j = 1, 2 do golden.close(pair[j]:to "cpu", seen[1][k][j], 1e-5, ("step %d, image %d"):format(k, j)) end
+      end
+    end)
+
     it("takes other weights, and is driven by hand", function()
       local weights = there:flatten(there:state()) * 0.9
       local o = { model = there, diffusion = d, steps = 2, n = 1, labels = { 1 }, seed = 2, sampler = "ddim" }

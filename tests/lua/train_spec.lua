@@ -107,6 +107,21 @@ describe("training", function()
     assert.equal(before, weights(trainer))
   end)
 
+  it("names it in whichever micro-batch it is", function()
+    local x0 = sluice.zeros { 4, 1, 8, 8 }
+    x0[4][1][1][1] = 0 / 0
+    local batch = { x0 = x0, t = sluice.tensor({ 5, 6, 7, 8 }, { dtype = "i64" }), y = sluice.tensor({ 0, 0, 0, 0 }, { dtype = "i64" }),
+      noise = sluice.randn({ 4, 1, 8, 8 }, { seed = 1 }) }
+    local messages = {}
+    for i, micro in ipairs { 4, 2, 1 } do
+      local trainer = sluice.trainer(options { micro_batch = micro })
+      local ok, message = pcall(trainer.step_on, trainer, batch)
+      assert.falsy(ok)
+      messages[i] = tostring(message):match "the first such value is ([^#]+)"
+    end
+    assert.same({ "mul", "mul", "mul" }, messages)
+  end)
+
   it("draws t as the density says", function()
     local trainer = sluice.trainer(options { density = sluice.timesteps.custom(function(t) return t == 7 and 1 or 0 end)
       :density(sluice.diffusion {}), loss = function(s) return s.t:to "f32" + s.out:mean { 2, 3, 4 } * 0 end })
