@@ -38,11 +38,11 @@ static int l_gc(lua_State *L) {
 /* --- what architectures share --- */
 
 sl_precision slL_field_precision(lua_State *L, int idx, const char *what) {
-  static const char *const names[] = {"f32", "bf16", NULL};
+  static const char *const names[] = {"f32", "bf16", "tf32", NULL}, *const residuals[] = {"f32", "bf16", NULL};
   const char *given = slL_field_string(L, idx, what, "precision", NULL);
-  bool bf16 = slL_field_choice(L, idx, what, "precision", names, 0);
-  bool residual = slL_field_choice(L, idx, what, "residual", names, 0);
-  return (sl_precision){given != NULL, bf16 ? SL_BF16 : SL_F32, residual ? SL_BF16 : SL_F32};
+  int compute = slL_field_choice(L, idx, what, "precision", names, 0);
+  bool residual = slL_field_choice(L, idx, what, "residual", residuals, 0);
+  return (sl_precision){given != NULL, compute == 1 ? SL_BF16 : SL_F32, residual ? SL_BF16 : SL_F32, compute == 2};
 }
 
 sl_model_options slL_field_model_options(lua_State *L, int idx, const char *what) {
@@ -51,6 +51,7 @@ sl_model_options slL_field_model_options(lua_State *L, int idx, const char *what
                             .seed = slL_field_seed(L, idx, what, "seed", 0),
                             .compute = p.compute,
                             .residual = p.residual,
+                            .tf32 = p.tf32,
                             .device = slL_field_device(L, idx, what)};
 }
 
@@ -451,7 +452,7 @@ static int l_describe(lua_State *L) {
   lua_pushstring(L, m->kind->name), lua_setfield(L, -2, "kind");
   lua_pushinteger(L, m->info.timesteps), lua_setfield(L, -2, "timesteps");
   lua_pushinteger(L, m->seed), lua_setfield(L, -2, "seed");
-  lua_pushstring(L, sl_dtype_name(m->compute)), lua_setfield(L, -2, "precision");
+  lua_pushstring(L, m->tf32 ? "tf32" : sl_dtype_name(m->compute)), lua_setfield(L, -2, "precision");
   lua_pushstring(L, sl_dtype_name(m->residual)), lua_setfield(L, -2, "residual");
   slL_push_routing_description(L, m->routing);
   lua_setfield(L, -2, "routing");

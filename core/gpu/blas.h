@@ -34,6 +34,7 @@ typedef struct sl_blas_product {
   int64_t a_batch, b_batch, c_batch;
   int64_t aux_row;      /* of aux [m,n], a multiple of 8; 0: c_row. Epilogues but BIAS take one matrix only */
   sl_dtype ab, c, bias; /* f32 or bf16; aux has C's */
+  bool tf32;            /* f32 A and B may be rounded to TF32 */
   sl_blas_epilogue epilogue;
   /* What addresses will be multiples of, in bytes; 0: 16. Strides are seen to here. */
   int a_align, b_align, c_align, bias_align, aux_align;

@@ -221,7 +221,7 @@ static bool problem_of(const sl_gpu *gpu, const sl_blas_product *p, problem *q) 
   if (q->batch > 1) q->left_batch = p->b_batch, q->right_batch = p->a_batch, q->d_batch = p->c_batch;
   q->in = data_type(p->ab), q->out = data_type(p->c), q->bias = bias ? data_type(p->bias) : 0;
   /* COMPUTE_32F rounds no f32 operand; products of bf16 are exact in f32 either way. */
-  q->compute = p->ab == SL_F32 && gpu->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  q->compute = p->ab == SL_F32 && p->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   q->epilogue = epilogues[p->epilogue].lt;
   align(p, q, bias, aux);
   return true;

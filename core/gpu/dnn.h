@@ -59,6 +59,7 @@ typedef struct sl_dnn_conv {
   bool last, filter_last;
   bool bias;                 /* forward: f32 [K] is added; a gradient of the bias is the caller's */
   bool bf16_in, bf16_result; /* of the two operands, of the result; else f32 */
+  bool tf32;                 /* f32 operands may be rounded to TF32 */
 } sl_dnn_conv;
 
 SL_MUST_USE sl_status sl_dnn_conv_plan(sl_gpu *gpu, const sl_dnn_conv *c, sl_dnn_plan **out);
@@ -69,7 +70,7 @@ SL_MUST_USE sl_status sl_dnn_conv_run(sl_dnn_plan *plan, void *image, void *filt
 /* --- both ---
  * plan: *out NULL with OK: not served. OOM; DEVICE if the library fails where it should not. Equal plans are one, and
  *   are searched for once. An engine is the heuristic's first that is deterministic, sums in f32 and, for f32 without
- *   gpu->tf32, rounds no operand.
+ *   tf32, rounds no operand.
  * fits: whether addresses are multiples of 16 bytes, NULL among them; if not, they are for the caller's own kernels.
  * run: puts the work into the stream; allocates no device memory; may be captured. ARG: not aligned; DEVICE.
  *   With gpu->tune, the first run of a plan that is not recorded times that many engines which the workspace suffices
@@ -96,10 +97,10 @@ typedef struct sl_dnn_report {
   char refusal[256];                   /* of the graph or the plan; "" */
 } sl_dnn_report;
 
-/* DEVICE: no library, or no such description. tf32 as in sl_gpu. */
+/* DEVICE: no library, or no such description. */
 SL_MUST_USE sl_status sl_dnn_check_attention(sl_context *ctx, const char *device_json, const sl_dnn_attention *a,
                                              sl_dnn_report *out);
-SL_MUST_USE sl_status sl_dnn_check_conv(sl_context *ctx, const char *device_json, bool tf32, const sl_dnn_conv *c,
+SL_MUST_USE sl_status sl_dnn_check_conv(sl_context *ctx, const char *device_json, const sl_dnn_conv *c,
                                         sl_dnn_report *out);
 
 #ifdef __cplusplus

@@ -93,8 +93,8 @@ static bool served(const sl_dnn_conv *c) {
   return c->N > 0 && c->C > 0 && c->K > 0 && c->OH > 0 && c->OW > 0 && c->R > 0 && c->S > 0 && c->groups > 0;
 }
 
-static sl_dnn_recipe recipe(const sl_dnn_conv *c, bool tf32) {
-  const bool bias = c->bias && c->kind == SL_DNN_CONV_FORWARD, strict = !c->bf16_in && !tf32;
+static sl_dnn_recipe recipe(const sl_dnn_conv *c) {
+  const bool bias = c->bias && c->kind == SL_DNN_CONV_FORWARD, strict = !c->bf16_in && !c->tf32;
   sl_dnn_recipe r = {.build = build, .of.conv = *c, .n_tensors = bias ? BIAS : OUTPUT, .strict = strict};
   const int64_t key[] = {SL_DNN_CONV,  c->kind,        c->N,           c->C,           c->H,      c->W,
                          c->K,         c->R,           c->S,           c->OH,          c->OW,     c->groups,
@@ -110,7 +110,7 @@ static sl_dnn_recipe recipe(const sl_dnn_conv *c, bool tf32) {
 sl_status sl_dnn_conv_plan(sl_gpu *gpu, const sl_dnn_conv *c, sl_dnn_plan **out) {
   *out = NULL;
   if (!served(c)) return SL_STATUS_OK;
-  sl_dnn_recipe r = recipe(c, gpu->tf32);
+  sl_dnn_recipe r = recipe(c);
   return sl__dnn_plan(gpu, &r, out);
 }
 
@@ -123,8 +123,7 @@ sl_status sl_dnn_conv_run(sl_dnn_plan *plan, void *image, void *filter, void *bi
   return sl__dnn_run(plan, data, workspace);
 }
 
-sl_status sl_dnn_check_conv(sl_context *ctx, const char *device_json, bool tf32, const sl_dnn_conv *c,
-                            sl_dnn_report *out) {
-  sl_dnn_recipe r = recipe(c, tf32);
+sl_status sl_dnn_check_conv(sl_context *ctx, const char *device_json, const sl_dnn_conv *c, sl_dnn_report *out) {
+  sl_dnn_recipe r = recipe(c);
   return sl__dnn_check(ctx, device_json, &r, out);
 }

@@ -19,7 +19,7 @@ typedef struct sl_gpu {
   bool no_blas, no_dnn; /* looked for and not found: not looked for again */
   bool recording;       /* launches are being recorded: nothing may be allocated, waited for or recorded once more */
   int tune;  /* algorithms that a library's operation tries at its first run; below 2: its first guess stays */
-  bool tf32; /* f32 products may round what they multiply to TF32 */
+  bool tf32; /* SLUICE_TF32: f32 products may round what they multiply to TF32, whatever the graph says */
 } sl_gpu;
 
 #ifdef __cplusplus

@@ -413,6 +413,7 @@ void sl_graph_output(sl_graph *g, const char *name, sl_value *v) {
   g->outputs[g->n_outputs++] = (sl_graph_out){sl__graph_strdup(g, name), v};
 }
 
+void sl_graph_allow_tf32(sl_graph *g) { g->tf32 = true; }
 void sl_graph_fresh_gradients(sl_graph *g) { g->fresh_gradients = true; }
 
 void sl_graph_accumulate(sl_graph *g, sl_value *param, sl_value *v) {

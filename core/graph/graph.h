@@ -97,6 +97,10 @@ void sl_value_view(sl_value *out, sl_value *in, const sl_shape *shape, const int
 void sl_segment_begin(sl_graph *g);
 void sl_segment_end(sl_graph *g);
 
+/* Lets f32 products and convolutions round what they multiply to TF32 (10 bits, on GPUs that have it); without, they do
+ * so only if the device's do in any case (SLUICE_TF32). */
+void sl_graph_allow_tf32(sl_graph *g);
+
 /* --- outputs and gradients --- */
 
 /* Declares output `name`; written to the tensor bound at each run. */

@@ -30,7 +30,7 @@ struct sl_graph {
   sl_graph_out *outputs;
   sl_value **inputs;
   int n_outputs, cap_outputs, n_inputs, cap_inputs;
-  bool fresh_gradients;
+  bool fresh_gradients, tf32;
 };
 
 /* Memory that lives as long as the graph; zeroed. NULL records OOM. */

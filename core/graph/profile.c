@@ -111,7 +111,7 @@ sl_status sl_graph_costs(sl_graph *g, const sl_rates *rates, void (*each)(void *
   SL_REQUIRE(rates->f32 > 0 && rates->bf16 > 0 && rates->bytes > 0, ARG,
              "rates: %g and %g FLOP/s, %g bytes/s, expected more than 0", rates->f32, rates->bf16, rates->bytes);
   SL_TRY(sl_graph_status(g));
-  sl_exec e = sl_exec_on(g->ctx, g->device);
+  sl_exec e = sl__exec_of(g);
   sl_plan p;
   sl_op_cost c;
   if (g->device->use) SL_TRY(g->device->use(g->device));

@@ -19,6 +19,7 @@ struct sl_exec {
   const sl_device *device;
   const struct sl_kernels *kernels;
   void *stream;
+  bool tf32;           /* f32 products may round what they multiply; settled when they are planned */
   const sl_step *step; /* on a GPU: in its memory */
   /* On a GPU: 4 words that its kernels may write and the host reads after a synchronisation (device.h, sl_fault); else
    * NULL. */

@@ -100,6 +100,7 @@ SL_MUST_USE sl_status sl__recording_run(sl_program *p, const sl_run *run);
 void sl__recording_free(sl_program *p);
 SL_MUST_USE sl_status sl__run_steps(sl_program *p, const sl_run *run); /* run.c: one by one */
 
+sl_exec sl__exec_of(const sl_graph *g);
 SL_MUST_USE sl_status sl__plan_make(sl_graph *g, sl_exec *e, bool checked, sl_plan *out);
 uint64_t sl__redzone(
     const sl_plan *p); /* bytes before and after a block, where there are any; blocks are aligned to it */

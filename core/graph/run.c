@@ -34,8 +34,15 @@ sl_exec sl_exec_on(sl_context *ctx, const sl_device *dev) {
                    .device = dev,
                    .kernels = sl_kernels_of(dev),
                    .stream = dev->gpu ? dev->gpu->stream : NULL,
+                   .tf32 = dev->gpu && dev->gpu->tf32,
                    .step = &zero_step,
                    .fault = dev->fault};
+}
+
+sl_exec sl__exec_of(const sl_graph *g) {
+  sl_exec e = sl_exec_on(g->ctx, g->device);
+  e.tf32 |= g->tf32 && g->device->gpu;
+  return e;
 }
 
 sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes, bool *shadowed) {
@@ -43,7 +50,7 @@ sl_status sl_graph_forecast(sl_graph *g, uint64_t *bytes, bool *shadowed) {
   if (shadowed) *shadowed = false;
   SL_TRY(sl_graph_status(g));
   sl_plan p;
-  sl_exec e = sl_exec_on(g->ctx, g->device);
+  sl_exec e = sl__exec_of(g);
   if (g->device->use) SL_TRY(g->device->use(g->device));
   SL_TRY(sl__plan_make(g, &e, false, &p));
   *bytes = p.arena_bytes;
@@ -81,7 +88,7 @@ sl_status sl_graph_compile(sl_graph *g, const sl_compile_options *options, sl_pr
   const sl_device *dev = g->device;
   sl_program *p = sl_alloc_zero(ctx, sizeof *p);
   if (!p) return SL_STATUS_OOM;
-  p->exec = sl_exec_on(ctx, dev);
+  p->exec = sl__exec_of(g);
   p->threads = sl_context_threads(ctx);
   p->sync_each = dev->gpu && asked_for("SLUICE_CUDA_SYNC");
   p->g = sl_graph_retain(g);

@@ -61,7 +61,7 @@ static sl_status check_residual(const sl_model_kind *kind, sl_dtype residual) {
 static sl_status check_options(const sl_model_kind *kind, const sl_model_options *o) {
   SL_REQUIRE(o->timesteps > 0, ARG, "%s: timesteps is %lld, expected at least 1", kind->name, (long long)o->timesteps);
   SL_TRY(check_residual(kind, o->residual));
-  return sl_precision_check(kind->name, (sl_precision){true, o->compute, o->residual});
+  return sl_precision_check(kind->name, (sl_precision){true, o->compute, o->residual, o->tf32});
 }
 
 sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *config, const sl_model_info *info,
@@ -78,6 +78,7 @@ sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *conf
   m->device = options->device ? options->device : &sl_device_cpu;
   m->compute = options->compute;
   m->residual = options->residual;
+  m->tf32 = options->tf32;
   if (routing) m->routing = sl_routing_retain(routing);
   sl_status status;
   SL_GOTO(check_options(kind, options));
@@ -184,6 +185,7 @@ void sl_precision_use(sl_precision p, sl_builder *b) {
   if (!p.given) return;
   b->compute = p.compute;
   b->residual = p.residual;
+  b->tf32 = p.tf32;
   b->own_precision = true;
 }
 
@@ -198,9 +200,11 @@ sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, s
   if (!b->own_precision) {
     b->compute = m->compute;
     b->residual = m->residual;
+    b->tf32 = m->tf32;
   }
   sl_status s = check_residual(m->kind, b->residual);
   if (s != SL_STATUS_OK) return sl_graph_fail(b->g, s);
+  if (b->tf32) sl_graph_allow_tf32(b->g);
   return sl_cast(m->kind->forward(m, b, x, t, y), SL_F32);
 }
 

@@ -11,6 +11,7 @@
 typedef struct sl_precision {
   bool given;
   sl_dtype compute, residual; /* f32 and f32, or bf16 and either */
+  bool tf32;                  /* with f32: sl_graph_allow_tf32 */
 } sl_precision;
 /* ARG, with `what` before it, for pairs that no model computes in. */
 SL_MUST_USE sl_status sl_precision_check(const char *what, sl_precision p);
@@ -34,7 +35,8 @@ typedef struct sl_model_options {
   int64_t timesteps; /* rows of the mask tables */
   uint32_t seed;
   sl_dtype compute, residual; /* f32, or bf16 (then the residual stream f32 or bf16): see sl_builder */
-  const sl_device *device;    /* NULL: the CPU */
+  bool tf32;
+  const sl_device *device; /* NULL: the CPU */
 } sl_model_options;
 
 /* What every architecture tells of itself. */
@@ -62,8 +64,9 @@ struct sl_model {
   uint32_t seed;
   const sl_device *device;    /* where its weights lie and its programs run */
   sl_dtype compute, residual; /* as in sl_builder */
-  sl_routing *routing;        /* NULL: none */
-  sl_tensor **masks;          /* [routed block] u8 [timesteps, C]; equal tables are one tensor */
+  bool tf32;
+  sl_routing *routing; /* NULL: none */
+  sl_tensor **masks;   /* [routed block] u8 [timesteps, C]; equal tables are one tensor */
   sl_eager *programs;
 };
 

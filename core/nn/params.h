@@ -69,7 +69,8 @@ typedef struct sl_builder {
   /* f32, or bf16: products and what lies between them; parameters stay f32 and are cast where they are used. residual
    * is the dtype of the stream that blocks add to. */
   sl_dtype compute, residual;
-  bool own_precision; /* compute and residual hold; else the model's are taken */
+  bool tf32;          /* of f32: sl_graph_allow_tf32 */
+  bool own_precision; /* these three hold; else the model's are taken */
   sl_value **values;  /* [parameter] its leaf in g, NULL until used */
   int n_values;
 } sl_builder;

@@ -28,7 +28,7 @@ static int result_of(const sl_conv *c) {
   return c->kind == SL_CONV_FORWARD ? OUTPUT : c->kind == SL_CONV_DATA ? IMAGE : FILTER;
 }
 
-static sl_dnn_conv asked(const sl_conv *c) {
+static sl_dnn_conv asked(const sl_exec *e, const sl_conv *c) {
   static const sl_dnn_conv_kind kind[] = {[SL_CONV_FORWARD] = SL_DNN_CONV_FORWARD,
                                           [SL_CONV_DATA] = SL_DNN_CONV_DATA,
                                           [SL_CONV_WEIGHTS] = SL_DNN_CONV_WEIGHTS};
@@ -44,7 +44,8 @@ static sl_dnn_conv asked(const sl_conv *c) {
                    .OW = c->OW,
                    .groups = c->groups,
                    .last = c->last,
-                   .bias = c->kind == SL_CONV_FORWARD && c->bias};
+                   .bias = c->kind == SL_CONV_FORWARD && c->bias,
+                   .tf32 = e->tf32};
   for (int i = 0; i < 2; i++) d.stride[i] = c->window.stride[i], d.dilation[i] = c->window.dilation[i];
   for (int i = 0; i < 4; i++) d.pad[i] = c->window.pad[i];
   if (c->bf16) d.bf16_in = true, d.filter_last = c->last;
@@ -54,12 +55,12 @@ static sl_dnn_conv asked(const sl_conv *c) {
 /* f32 as it stands. bf16 with a bf16 result: those engines are ready made, while those with an f32 result, or with a
  * bias, are compiled when they are planned, in a second each. The bias is added where the result is brought to f32. */
 static sl_status plan_dnn(sl_exec *e, const sl_conv *c, conv_plan *p) {
-  p->d = asked(c);
+  p->d = asked(e, c);
   if (is_empty(c)) return SL_STATUS_OK;
   if (c->bf16) p->d.bf16_result = true, p->d.bias = false;
   SL_TRY(sl_dnn_conv_plan(e->device->gpu, &p->d, &p->dnn));
   if (p->dnn || !c->bf16) return SL_STATUS_OK;
-  p->d = asked(c);
+  p->d = asked(e, c);
   return sl_dnn_conv_plan(e->device->gpu, &p->d, &p->dnn);
 }
 

@@ -50,6 +50,7 @@ static sl_blas_product product_of(const sl_gemm *g) {
 static sl_status plan_blas(sl_exec *e, const sl_gemm *g, sl_blas_plan **out) {
   sl_blas_answer answer;
   sl_blas_product p = product_of(g);
+  p.tf32 = e->tf32;
   *out = NULL;
   return is_empty(g) ? SL_STATUS_OK : sl_blas_plan_new(e->device->gpu, &p, out, &answer);
 }

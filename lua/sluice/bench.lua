@@ -39,15 +39,15 @@ end
 -- Products and memory as the makers' data sheets have them (dense, FLOP/s; bytes/s). Large products reach about eight tenths of
 -- that, copies nine.
 local SHEETS = {
-  H100 = { bf16 = 990e12, f32 = 67e12, copy = 3.35e12 },
-  H200 = { bf16 = 990e12, f32 = 67e12, copy = 4.8e12 },
-  A100 = { bf16 = 312e12, f32 = 19.5e12, copy = 2.04e12 },
+  H100 = { bf16 = 990e12, tf32 = 495e12, f32 = 67e12, copy = 3.35e12 },
+  H200 = { bf16 = 990e12, tf32 = 495e12, f32 = 67e12, copy = 4.8e12 },
+  A100 = { bf16 = 312e12, tf32 = 156e12, f32 = 19.5e12, copy = 2.04e12 },
 }
 
 -- "H100", or "790,3000": TFLOP/s of any product, GB/s.
-local function limits_of(text)
+local function limits_of(text, tf32)
   local sheet = SHEETS[text:upper()]
-  if sheet then return { bf16 = 0.8 * sheet.bf16, f32 = 0.8 * sheet.f32, copy = 0.9 * sheet.copy } end
+  if sheet then return { bf16 = 0.8 * sheet.bf16, f32 = 0.8 * (tf32 and sheet.tf32 or sheet.f32), copy = 0.9 * sheet.copy } end
   local flops, bytes = text:match("^([%d.]+),([%d.]+)$")
   flops, bytes = tonumber(flops), tonumber(bytes)
   if not flops or not bytes or flops <= 0 or bytes <= 0 then
@@ -83,14 +83,14 @@ local function checked(given)
   at_least(o, "batch", 1)
   at_least(o, "steps", 1)
   at_least(o, "warmup", 0)
-  one_of(o, "precision", { "f32", "bf16" })
+  one_of(o, "precision", { "f32", "tf32", "bf16" })
   one_of(o, "residual", { "f32", "bf16" })
   one_of(o, "routing", { "dtr", "none" })
   if o.limits then
     for _, key in ipairs { "steps", "warmup", "seconds" } do
       if o[key] ~= nil then refuse("%s is given with limits, which run nothing", key) end
     end
-    o.limits_name, o.limits = o.limits, limits_of(o.limits)
+    o.limits_name, o.limits = o.limits, limits_of(o.limits, o.precision == "tf32")
   end
   o.work = o.name or "train" -- what is run
   o.device, o.model = o.device or "auto", o.model or (o.name and "DiT-S/2" or "quickstart")
@@ -367,7 +367,8 @@ end
 
 -- The kinds of rates that the figures are compared with; without a name, or for themselves, all of them.
 local function kinds_for(o, device)
-  local _, tf32 = core.bench_device(device)
+  local kind, tf32 = core.bench_device(device)
+  tf32 = tf32 or (o.precision == "tf32" and kind ~= "cpu")
   local f32 = tf32 and "tf32" or "f32"
   if o.name == nil or o.name == "rates" then return tf32 and { "f32", "tf32", "bf16", "copy" } or { "f32", "bf16", "copy" } end
   if o.profile then return { f32, "bf16", "copy" } end

@@ -198,7 +198,7 @@ static sl_dnn_conv conv_of(const struct shape *s, int64_t N, sl_dnn_conv_kind ki
 static void conv(const char *model, const struct shape *s, const sl_dnn_conv *c, const char *what) {
   static const char *const kinds[] = {"forward", "data", "weights"};
   sl_dnn_report r;
-  if (sl_dnn_check_conv(run.ctx, run.json, false, c, &r) != SL_STATUS_OK) {
+  if (sl_dnn_check_conv(run.ctx, run.json, c, &r) != SL_STATUS_OK) {
     failed("convolution");
     return;
   }

@@ -6,6 +6,7 @@
 #include "base/bf16.h"
 #include "gpu/blas.h"
 #include "gpu/gpu_host_control.h"
+#include "gpu_host_tf32.h"
 #include "ops/elementwise.h"
 #include "ops/gemm.h"
 #include "ops/kernels.h"
@@ -101,19 +102,32 @@ static sl_view matrix(const void *data, sl_dtype dtype, int64_t rows, int64_t co
   return v;
 }
 
+/* A copy, rounded, of the floats from p to the last of these. */
+static float *rounded(const void *p, int64_t batch, int64_t batch_stride, int64_t rows, int64_t row, int64_t cols,
+                      int64_t col) {
+  int64_t n = (batch > 1 ? (batch - 1) * batch_stride : 0) + (rows - 1) * row + (cols - 1) * col + 1;
+  float *copy = malloc((size_t)n * sizeof *copy);
+  for (int64_t i = 0; copy && i < n; i++) copy[i] = tf32_of(((const float *)p)[i]);
+  return copy;
+}
+
 static sl_status product(const job *j, void *c) {
   const sl_blas_product *p = &j->plan->p;
   sl_exec e = cpu(j->plan->ctx);
   sl_view cv = {.data = c, .dtype = p->c, .accumulate = j->accumulate},
           av = {.data = (void *)(uintptr_t)j->a, .dtype = p->ab},
           bv = {.data = (void *)(uintptr_t)j->b, .dtype = p->ab};
+  bool round = p->tf32 && p->ab == SL_F32;
+  float *a = round ? rounded(j->a, p->batch, p->a_batch, p->m, p->a_row, p->k, p->a_col) : NULL;
+  float *b = round ? rounded(j->b, p->batch, p->b_batch, p->k, p->b_row, p->n, p->b_col) : NULL;
+  if (round) av.data = a, bv.data = b;
   float *bias = has_bias(p) ? malloc((size_t)p->n * sizeof *bias) : NULL;
   void *work = aligned_alloc(64, (j->plan->bytes + 63) / 64 * 64 + 64);
   for (int64_t i = 0; bias && i < p->n; i++)
     bias[i] = p->bias == SL_BF16 ? sl_bf16_to_f32(((const sl_bf16 *)j->bias)[i]) : ((const float *)j->bias)[i];
   sl_view biasv = {.data = bias, .dtype = SL_F32};
   sl_status s = sl_cpu_gemm(&e, j->plan->product, &cv, &av, &bv, bias ? &biasv : NULL, NULL, work);
-  free(bias), free(work);
+  free(bias), free(work), free(a), free(b);
   return s;
 }
 

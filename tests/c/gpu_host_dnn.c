@@ -6,6 +6,7 @@
 #include "base/bf16.h"
 #include "gpu/dnn.h"
 #include "gpu/gpu_host_control.h"
+#include "gpu_host_tf32.h"
 #include "ops/attention.h"
 #include "ops/conv.h"
 #include "ops/kernels.h"
@@ -134,6 +135,10 @@ typedef struct conv_job {
   void *image, *filter, *bias, *output;
 } conv_job;
 
+static void round_all(bool wanted, float *x, int64_t n) {
+  for (int64_t i = 0; wanted && i < n; i++) x[i] = tf32_of(x[i]);
+}
+
 /* A dense f32 copy of a part, which lies in bf16 or f32 and, with last, [A, rows, columns, B]; and back. */
 static void bring(float *dense, void *part, bool bf16, bool last, int64_t a, int64_t b, int64_t pixels, bool back) {
   for (int64_t i = 0; i < a; i++)
@@ -172,6 +177,8 @@ static sl_status convolve(const conv_job *j) {
   if (!image_out) bring(x, j->image, d->bf16_in, d->last, d->N, d->C, d->H * d->W, false);
   if (!filter_out) bring(f, j->filter, d->bf16_in, d->filter_last, d->K, d->C / d->groups, d->R * d->S, false);
   if (!output_out) bring(y, j->output, d->bf16_in, d->last, d->N, d->K, d->OH * d->OW, false);
+  bool tf32 = d->tf32 && !d->bf16_in;
+  round_all(tf32 && !image_out, x, in), round_all(tf32 && !filter_out, f, w), round_all(tf32 && !output_out, y, out);
   void *plan = NULL;
   size_t bytes = 0;
   sl_status s = sl_cpu_conv_plan(&e, &c, &plan);

@@ -259,6 +259,17 @@ for _, make in ipairs(makes) do
       check("gradients", rel_all(there:gradients(x, t, y, want), grads), rel_all(here:gradients(x, t, y, want), grads))
     end)
 
+    it("rounds what it multiplies if told to, there alone", function()
+      local here, there = pair(make)
+      local want = here:forward(x, t, y)
+      local cpu, gpu = disturbed(make { device = "cpu", precision = "tf32" }), disturbed(make { precision = "tf32" })
+      golden.equal(cpu:forward(x, t, y), want, "cpu")
+      local off = golden.rel(gpu:forward(x, t, y), want)
+      assert(device == "cpu" and off == 0 or off > 1e-5 and off < 1e-2, ("off by %.3g"):format(off))
+      golden.close(there:forward(x, t, y), want, 2e-5, "f32, beside it")
+      assert.equal("tf32", gpu:describe().precision)
+    end)
+
     it("moves, with its weights", function()
       local here = disturbed(make { device = "cpu" })
       local want = here:forward(x, t, y)
