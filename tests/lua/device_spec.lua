@@ -358,8 +358,8 @@ for _, make in ipairs(makes) do
           if s.i ~= 8 then seen[i][s.i] = { s.x, s.x0 } end -- held to the end; one step is not looked at
         end
       end
-      for k, pair in pairs(seen[2]) do
-        for j = 1, 2 do golden.close(pair[j]:to "cpu", seen[1][k][j], 1e-5, ("step %d, image %d"):format(k, j)) end
+      for k, images in pairs(seen[2]) do
+        for j = 1, 2 do golden.close(images[j]:to "cpu", seen[1][k][j], 1e-5, ("step %d, image %d"):format(k, j)) end
       end
     end)
 
