@@ -32,6 +32,15 @@ void sl_context_set_threads(sl_context *ctx, int threads); /* at least 1 */
 /* The best of our kernels' paths on this machine, lowered by SLUICE_ISA=base|avx2|avx512 in the environment. */
 sl_isa sl_context_isa(const sl_context *ctx);
 void sl_context_set_isa(sl_context *ctx, sl_isa isa); /* for tests; never above what the machine has */
+/* Of tables name_base, name_avx2 and name_avx512 (loops compiled once per instruction set) the context's. */
+#if defined(__x86_64__)
+#define SL_LOOPS_OF(ctx, name)                                                                                         \
+  (sl_context_isa(ctx) == SL_ISA_AVX512 ? &name##_avx512                                                               \
+   : sl_context_isa(ctx) == SL_ISA_AVX2 ? &name##_avx2                                                                 \
+                                        : &name##_base)
+#else
+#define SL_LOOPS_OF(ctx, name) (&name##_base)
+#endif
 const char *sl_isa_name(sl_isa isa);
 sl_isa sl_isa_machine(void);
 void sl_context_log(sl_context *ctx, const char *fmt, ...) SL_PRINTF(2, 3);

@@ -5,14 +5,6 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
-static const sl_adaln_loops *loops_of(const sl_exec *e) {
-  switch (sl_context_isa(e->ctx)) {
-    case SL_ISA_AVX512: return &sl__adaln_avx512;
-    case SL_ISA_AVX2: return &sl__adaln_avx2;
-    default: return &sl__adaln_base;
-  }
-}
-
 typedef struct adaln_task {
   adaln_job job;
   const sl_adaln_loops *loops;
@@ -45,7 +37,7 @@ static void reduce_task(void *user, int64_t begin, int64_t end, int thread) {
 sl_status sl_cpu_adaln(sl_exec *e, const sl_view *y, const sl_view *mean, const sl_view *rstd, const sl_view *x,
                        const sl_view *shift, const sl_view *scale, const sl_view *mask, double eps) {
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
-  adaln_task t = {.loops = loops_of(e)};
+  adaln_task t = {.loops = SL_LOOPS_OF(e->ctx, sl__adaln)};
   t.job = (adaln_job){.T = T,
                       .C = C,
                       .eps = (float)eps,
@@ -64,7 +56,7 @@ sl_status sl_cpu_adaln_backward(sl_exec *e, const sl_view *dx, const sl_view *ds
                                 const sl_view *dy, const sl_view *x, const sl_view *scale, const sl_view *mask,
                                 const sl_view *mean, const sl_view *rstd, const sl_view *prior, void *workspace) {
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
-  adaln_task t = {.loops = loops_of(e), .dshift = dshift, .dscale = dscale};
+  adaln_task t = {.loops = SL_LOOPS_OF(e->ctx, sl__adaln), .dshift = dshift, .dscale = dscale};
   t.job = (adaln_job){.T = T,
                       .C = C,
                       .x = x,

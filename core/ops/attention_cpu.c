@@ -5,16 +5,6 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
-static const sl_attention_loops *loops_of(const sl_exec *e) {
-  switch (sl_context_isa(e->ctx)) {
-#if defined(__x86_64__)
-    case SL_ISA_AVX512: return &sl__attention_avx512;
-    case SL_ISA_AVX2: return &sl__attention_avx2;
-#endif
-    default: return &sl__attention_base;
-  }
-}
-
 typedef struct attention_task {
   const sl_attention_job *job;
   void (*part)(const sl_attention_job *j, int64_t begin, int64_t end, float *workspace);
@@ -47,19 +37,16 @@ sl_status sl_cpu_attention_release(sl_exec *e, void *plan) {
 
 sl_status sl_cpu_attention(sl_exec *e, void *plan, const sl_attention_job *j, void *workspace) {
   int slots = *(int *)plan;
-  attention_task t = {j,
-                      loops_of(e)->forward,
-                      j->N * j->H * sl_attention_blocks(j->Tq),
-                      slots,
-                      sl_attention_slot(j->Tk, j->D, false),
-                      workspace};
+  attention_task t = {j,     SL_LOOPS_OF(e->ctx, sl__attention)->forward, j->N * j->H * sl_attention_blocks(j->Tq),
+                      slots, sl_attention_slot(j->Tk, j->D, false),       workspace};
   sl_parallel_for(e->ctx, slots, 1, run_slots, &t);
   return SL_STATUS_OK;
 }
 
 sl_status sl_cpu_attention_backward(sl_exec *e, void *plan, const sl_attention_job *j, void *workspace) {
   int slots = *(int *)plan;
-  attention_task t = {j, loops_of(e)->backward, j->N * j->H, slots, sl_attention_slot(j->Tk, j->D, true), workspace};
+  attention_task t = {j,     SL_LOOPS_OF(e->ctx, sl__attention)->backward, j->N * j->H,
+                      slots, sl_attention_slot(j->Tk, j->D, true),         workspace};
   sl_parallel_for(e->ctx, slots, 1, run_slots, &t);
   return SL_STATUS_OK;
 }

@@ -14,20 +14,12 @@ typedef struct loss_task {
   const sl_view *result;
 } loss_task;
 
-static const sl_diffusion_loss_loops *loops_of(const sl_exec *e) {
-  switch (sl_context_isa(e->ctx)) {
-    case SL_ISA_AVX512: return &sl__diffusion_loss_avx512;
-    case SL_ISA_AVX2: return &sl__diffusion_loss_avx2;
-    default: return &sl__diffusion_loss_base;
-  }
-}
-
 static loss_task task_of(const sl_exec *e, const sl_view *in, bool learned) {
   int64_t M = 1;
   for (int i = 1; i < in[X0].shape.rank; i++) M *= in[X0].shape.dim[i];
   loss_job j = {.M = M, .learned = learned, .out = &in[OUT], .x0 = &in[X0], .xt = &in[XT], .noise = &in[NOISE]};
   j.rows = &in[ROWS], j.weight = &in[WEIGHT];
-  return (loss_task){.job = j, .loops = loops_of(e)};
+  return (loss_task){.job = j, .loops = SL_LOOPS_OF(e->ctx, sl__diffusion_loss)};
 }
 
 /* Parts worth a thread of their own. */

@@ -21,17 +21,9 @@ typedef struct task {
   bool silu, last;
 } task;
 
-static const sl_group_norm_loops *loops_of(const sl_exec *e) {
-  switch (sl_context_isa(e->ctx)) {
-    case SL_ISA_AVX512: return &sl__group_norm_avx512;
-    case SL_ISA_AVX2: return &sl__group_norm_avx2;
-    default: return &sl__group_norm_base;
-  }
-}
-
 static task task_of(const sl_exec *e, const sl_view *x, int64_t groups, bool silu, bool last) {
   int rank = x->shape.rank, channels = last ? rank - 1 : 1;
-  task t = {.loops = loops_of(e),
+  task t = {.loops = SL_LOOPS_OF(e->ctx, sl__group_norm),
             .x = x->data,
             .C = x->shape.dim[channels],
             .groups = groups,

@@ -5,14 +5,6 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
-static const sl_residual_adaln_loops *loops_of(const sl_exec *e) {
-  switch (sl_context_isa(e->ctx)) {
-    case SL_ISA_AVX512: return &sl__residual_adaln_avx512;
-    case SL_ISA_AVX2: return &sl__residual_adaln_avx2;
-    default: return &sl__residual_adaln_base;
-  }
-}
-
 typedef struct residual_adaln_task {
   residual_adaln_job job;
   const sl_residual_adaln_loops *loops;
@@ -44,7 +36,7 @@ static void reduce_task(void *user, int64_t begin, int64_t end, int thread) {
 sl_status sl_cpu_residual_adaln(sl_exec *e, const sl_view *out, const sl_view *in, double eps) {
   const sl_view *x = &in[SL_RA_X];
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
-  residual_adaln_task t = {.loops = loops_of(e)};
+  residual_adaln_task t = {.loops = SL_LOOPS_OF(e->ctx, sl__residual_adaln)};
   t.job.stream = x->dtype;
   t.job.sum = (residual_job){.T = T,
                              .C = C,
@@ -71,8 +63,10 @@ sl_status sl_cpu_residual_adaln_backward(sl_exec *e, const sl_view *out, const s
                                          void *workspace) {
   const sl_view *r = &in[SL_RAB_R];
   const int64_t N = r->shape.dim[0], T = r->shape.dim[1], C = r->shape.dim[2];
-  residual_adaln_task t = {
-      .loops = loops_of(e), .dshift = &out[SL_RAB_DSHIFT], .dscale = &out[SL_RAB_DSCALE], .dgate = &out[SL_RAB_DGATE]};
+  residual_adaln_task t = {.loops = SL_LOOPS_OF(e->ctx, sl__residual_adaln),
+                           .dshift = &out[SL_RAB_DSHIFT],
+                           .dscale = &out[SL_RAB_DSCALE],
+                           .dgate = &out[SL_RAB_DGATE]};
   t.job.stream = r->dtype;
   t.job.share = (sl_residual_share)share;
   t.job.prior = &in[SL_RAB_PRIOR];

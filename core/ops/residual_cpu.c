@@ -5,14 +5,6 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 
-static const sl_residual_loops *loops_of(const sl_exec *e) {
-  switch (sl_context_isa(e->ctx)) {
-    case SL_ISA_AVX512: return &sl__residual_avx512;
-    case SL_ISA_AVX2: return &sl__residual_avx2;
-    default: return &sl__residual_base;
-  }
-}
-
 typedef struct residual_task {
   residual_job job;
   const sl_residual_loops *loops;
@@ -41,7 +33,7 @@ static void reduce_task(void *user, int64_t begin, int64_t end, int thread) {
 sl_status sl_cpu_gated_residual(sl_exec *e, const sl_view *out, const sl_view *x, const sl_view *y, const sl_view *gate,
                                 const sl_view *mask, const sl_view *skip) {
   const int64_t N = x->shape.dim[0], T = x->shape.dim[1], C = x->shape.dim[2];
-  residual_task t = {.loops = loops_of(e)};
+  residual_task t = {.loops = SL_LOOPS_OF(e->ctx, sl__residual)};
   t.job = (residual_job){.T = T, .C = C, .out = out, .x = x, .y = y, .gate = gate, .mask = mask, .skip = skip};
   sl_parallel_for(e->ctx, N * T, row_grain(C), forward_task, &t);
   return SL_STATUS_OK;
@@ -51,7 +43,7 @@ sl_status sl_cpu_gated_residual_backward(sl_exec *e, const sl_view *dx, const sl
                                          const sl_view *dskip, const sl_view *dout, const sl_view *y,
                                          const sl_view *gate, const sl_view *mask, void *workspace) {
   const int64_t N = dout->shape.dim[0], T = dout->shape.dim[1], C = dout->shape.dim[2];
-  residual_task t = {.loops = loops_of(e), .dgate = dgate};
+  residual_task t = {.loops = SL_LOOPS_OF(e->ctx, sl__residual), .dgate = dgate};
   t.job = (residual_job){.T = T,
                          .C = C,
                          .dout = dout,

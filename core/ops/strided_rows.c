@@ -2,15 +2,7 @@
 
 #include <string.h>
 
-const sl_elementwise_loops *sl__elementwise_loops(sl_context *ctx) {
-  switch (sl_context_isa(ctx)) {
-#ifdef __x86_64__
-    case SL_ISA_AVX512: return &sl__elementwise_avx512;
-    case SL_ISA_AVX2: return &sl__elementwise_avx2;
-#endif
-    default: return &sl__elementwise_base;
-  }
-}
+const sl_elementwise_loops *sl__elementwise_loops(sl_context *ctx) { return SL_LOOPS_OF(ctx, sl__elementwise); }
 
 /* --- planning --- */
 

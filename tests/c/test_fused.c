@@ -1,18 +1,7 @@
 /* The CPU's fused kernels on every instruction set of this machine, against the definitions in double. */
+#include "on_context.h"
+
 #include "fused_case.h"
-
-static sl_context *ctx;
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) != SL_STATUS_OK;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  sl_context_free(ctx);
-  return 0;
-}
 
 static const sl_kernels kernels = {.adaln = sl_cpu_adaln,
                                    .adaln_backward = sl_cpu_adaln_backward,

@@ -1,27 +1,13 @@
 /* adaLN and the gated residual as DTR's block puts them together, through graphs: gradients against differences of the
  * loss, with and without mask and skip, kept or computed again; both in one op; and what is refused. */
+#include "on_context.h"
+
 #include "fused_case.h"
 #include "ops/ops.h"
 #include "ops/residual_adaln.h"
 
 enum { N = 2, T = 35, C = 12, INPUTS = 4, OUTPUTS = 3 };
-static sl_context *ctx;
 static const char *const names[INPUTS] = {"x", "mod", "mask", "dy"};
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) != SL_STATUS_OK;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  sl_context_free(ctx);
-  return 0;
-}
-
-static void ok(sl_status s) {
-  if (s != SL_STATUS_OK) fail_msg("%s", sl_error());
-}
 
 static sl_value *block(sl_value *x, sl_value *mod, sl_value *mask, bool skip) {
   sl_value *part = sl_chunk(mod, 6, -1);
@@ -60,14 +46,14 @@ static void chain_gradients(bool masked, bool skip, bool in_one, sl_recompute re
                             float *dmod, int *restored) {
   sl_graph *g = NULL;
   sl_program *p = NULL;
-  ok(sl_graph_new(ctx, &g));
+  OK(sl_graph_new(ctx, &g));
   const sl_shape big = SL_SHAPE(N, T, C), six = SL_SHAPE(N, 6 * C), rows = SL_SHAPE(N, C);
   sl_value *x = sl_input(g, "x", SL_F32, &big), *mod = sl_input(g, "mod", SL_F32, &six),
            *mask = sl_input(g, "mask", SL_U8, &rows), *d[2];
   sl_value *y = chain(sl_cast(x, stream), sl_cast(mod, stream), masked ? mask : NULL, skip, in_one);
   y = sl_cast(y, SL_F32);
   sl_value *loss = sl_sum(sl_mul(y, sl_square(y)), 0, NULL, false);
-  ok(sl_grad(g, loss, NULL, 2, (sl_value *[]){x, mod}, recompute, d));
+  OK(sl_grad(g, loss, NULL, 2, (sl_value *[]){x, mod}, recompute, d));
   sl_graph_output(g, "dx", d[0]);
   sl_graph_output(g, "dmod", d[1]);
   *restored = 0;
@@ -75,20 +61,20 @@ static void chain_gradients(bool masked, bool skip, bool in_one, sl_recompute re
     const sl_node *n = sl_graph_node(g, i);
     *restored += n->op == sl_op_find("residual_adaln_backward") && n->attrs.i[0] == SL_SHARE_RESTORED;
   }
-  ok(sl_graph_compile(g, NULL, &p));
+  OK(sl_graph_compile(g, NULL, &p));
   sl_graph_release(g);
   sl_tensor *in[3], *out[2];
   const sl_shape *shape[] = {&big, &six, &rows};
   uint64_t seed = 8;
   for (int k = 0; k < 3; k++) {
-    ok(sl_tensor_new(ctx, NULL, k == 2 ? SL_U8 : SL_F32, shape[k], &in[k]));
+    OK(sl_tensor_new(ctx, NULL, k == 2 ? SL_U8 : SL_F32, shape[k], &in[k]));
     for (int64_t i = 0; i < sl_tensor_numel(in[k]); i++) {
       const double value = fused_random(&seed);
       if (k == 2) ((uint8_t *)sl_tensor_data(in[k]))[i] = value > -0.3;
       else ((float *)sl_tensor_data(in[k]))[i] = (float)value;
     }
   }
-  ok(sl_program_call(p, &(sl_run){.inputs = in}, 2, out));
+  OK(sl_program_call(p, &(sl_run){.inputs = in}, 2, out));
   memcpy(dx, sl_tensor_data(out[0]), sizeof(float) * N * T * C);
   memcpy(dmod, sl_tensor_data(out[1]), sizeof(float) * N * 6 * C);
   for (int k = 0; k < 3; k++) sl_tensor_release(in[k]);
@@ -116,7 +102,7 @@ static void one_op(void **state) {
 static sl_program *build(bool masked, bool skip, bool recompute) {
   sl_graph *g = NULL;
   sl_program *p = NULL;
-  ok(sl_graph_new(ctx, &g));
+  OK(sl_graph_new(ctx, &g));
   const sl_shape stream = SL_SHAPE(N, T, C), six = SL_SHAPE(N, 6 * C), one = SL_SHAPE(1, C), rows = SL_SHAPE(N, C);
   sl_value *x = sl_input(g, names[0], SL_F32, &stream), *mod = sl_input(g, names[1], SL_F32, &six);
   sl_value *mask = sl_expand(sl_input(g, names[2], SL_U8, &one), &rows), *dy = sl_input(g, names[3], SL_F32, &stream),
@@ -125,11 +111,11 @@ static sl_program *build(bool masked, bool skip, bool recompute) {
   sl_value *y = block(x, mod, masked ? mask : NULL, skip);
   if (recompute) sl_segment_end(g);
   sl_value *loss = sl_sum(sl_mul(y, dy), 0, NULL, false);
-  ok(sl_grad(g, loss, NULL, 2, (sl_value *[]){x, mod}, recompute, d));
+  OK(sl_grad(g, loss, NULL, 2, (sl_value *[]){x, mod}, recompute, d));
   sl_graph_output(g, "loss", loss);
   sl_graph_output(g, "dx", d[0]);
   sl_graph_output(g, "dmod", d[1]);
-  ok(sl_graph_compile(g, &(sl_compile_options){.checked = true}, &p));
+  OK(sl_graph_compile(g, &(sl_compile_options){.checked = true}, &p));
   sl_graph_release(g);
   return p;
 }
@@ -144,7 +130,7 @@ static bindings bind(const sl_program *p) {
   const sl_shape in[INPUTS] = {SL_SHAPE(N, T, C), SL_SHAPE(N, 6 * C), SL_SHAPE(1, C), SL_SHAPE(N, T, C)};
   const sl_shape out[OUTPUTS] = {{0}, SL_SHAPE(N, T, C), SL_SHAPE(N, 6 * C)};
   for (int k = 0; k < INPUTS; k++) {
-    ok(sl_tensor_new(ctx, NULL, k == 2 ? SL_U8 : SL_F32, &in[k], &b.in[k]));
+    OK(sl_tensor_new(ctx, NULL, k == 2 ? SL_U8 : SL_F32, &in[k], &b.in[k]));
     b.at[sl_program_input(p, names[k])] = b.in[k];
     for (int64_t i = 0; i < sl_tensor_numel(b.in[k]); i++) {
       const double value = fused_random(&seed);
@@ -152,12 +138,12 @@ static bindings bind(const sl_program *p) {
       else ((float *)sl_tensor_data(b.in[k]))[i] = (float)value;
     }
   }
-  for (int k = 0; k < OUTPUTS; k++) ok(sl_tensor_new(ctx, NULL, SL_F32, &out[k], &b.out[k]));
+  for (int k = 0; k < OUTPUTS; k++) OK(sl_tensor_new(ctx, NULL, SL_F32, &out[k], &b.out[k]));
   return b;
 }
 
 static double loss_of(sl_program *p, const bindings *b) {
-  ok(sl_program_run(p, &(sl_run){.inputs = b->at, .outputs = b->out}));
+  OK(sl_program_run(p, &(sl_run){.inputs = b->at, .outputs = b->out}));
   return sl_tensor_at(b->out[0], 0);
 }
 
@@ -203,18 +189,18 @@ static void bad(void **state) {
   (void)state;
   const sl_shape stream = SL_SHAPE(N, T, C), wide = SL_SHAPE(N, C + 1), rows = SL_SHAPE(N, C);
   sl_graph *g = NULL;
-  ok(sl_graph_new(ctx, &g));
+  OK(sl_graph_new(ctx, &g));
   sl_value *x = sl_input(g, "x", SL_F32, &stream), *r = sl_input(g, "r", SL_F32, &rows),
            *w = sl_input(g, "w", SL_F32, &wide);
   refused(g, sl_adaln(x, r, w, NULL, 1e-6), SL_STATUS_SHAPE,
           "adaln: scale is f32 [2,13], expected [2,12] for x f32 [2,35,12]");
-  ok(sl_graph_new(ctx, &g));
+  OK(sl_graph_new(ctx, &g));
   x = sl_input(g, "x", SL_F32, &stream), r = sl_input(g, "r", SL_F32, &rows);
   refused(g, sl_gated_residual(x, x, r, r, NULL), SL_STATUS_DTYPE, "gated_residual: mask is f32 [2,12], expected u8");
-  ok(sl_graph_new(ctx, &g));
+  OK(sl_graph_new(ctx, &g));
   x = sl_input(g, "x", SL_F32, &stream), r = sl_input(g, "r", SL_F32, &rows);
   refused(g, sl_adaln(x, r, r, NULL, 0.0), SL_STATUS_ARG, "adaln: eps is 0, expected more than 0");
-  ok(sl_graph_new(ctx, &g));
+  OK(sl_graph_new(ctx, &g));
   r = sl_input(g, "r", SL_I32, &stream);
   refused(g, sl_adaln(r, r, r, NULL, 1e-6), SL_STATUS_DTYPE, "adaln: x is i32 [2,35,12], expected f32 or bf16");
 }

@@ -1,4 +1,6 @@
 /* The CUDA kernels, run by the host launch layer, against the CPU's. */
+#include "on_context.h"
+
 #include "fused_case.h"
 #include "gpu/gpu_host_control.h"
 #include "ops/adamw_math.h"
@@ -14,19 +16,6 @@ sl_status probe_unwritten_shared(float *out), probe_block_sum(int threads, doubl
     probe_copy(int v, void *out, bool out_bf16, const void *in, bool in_bf16), probe_room(size_t bytes, int *out),
     probe_scale(float *x, float by, float plus);
 enum { ASCENDING, DESCENDING, SHUFFLED };
-
-static sl_context *ctx;
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) != SL_STATUS_OK;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  sl_context_free(ctx);
-  return 0;
-}
 
 static void compare(const char *const *names, int number, const fused_data *gpu, const fused_data *cpu) {
   for (int k = 0; k < 6; k++) {

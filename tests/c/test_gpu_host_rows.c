@@ -1,18 +1,7 @@
 /* The CUDA kernels of the gated residual with adaLN after it, run by the host launch layer, against the CPU's. */
+#include "on_context.h"
+
 #include "fused_case.h"
-
-static sl_context *ctx;
-
-static int setup(void **state) {
-  (void)state;
-  return sl_context_new(NULL, &ctx) != SL_STATUS_OK;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  sl_context_free(ctx);
-  return 0;
-}
 
 /* Gradients go by way of r's, as a bf16 stream holds it: where the means' last bits differ, that may be one unit of its
  * last place apart, and what is made of it more than one. */
