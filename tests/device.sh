@@ -173,13 +173,15 @@ learns() {
     { echo "agreement is less than 97%"; return 1; }
 }
 
+# Steps replayed from a recording, twice, and launched one by one: the same bits
 repeats() {
-  local a b
+  local a b c
   for precision in f32 bf16; do
     a=$("$sluice" run tests/lua/device_checks.lua digest $precision) || return 1
     b=$("$sluice" run tests/lua/device_checks.lua digest $precision) || return 1
-    printf '%s %s\n' "$precision" "$a" "$precision" "$b"
-    [ "$a" = "$b" ] || return 1
+    c=$(SLUICE_CUDA_SYNC=1 "$sluice" run tests/lua/device_checks.lua digest $precision) || return 1
+    printf '%s %s\n' "$precision" "$a" "$precision" "$b" "$precision launched" "$c"
+    [ "$a" = "$b" ] && [ "$a" = "$c" ] || return 1
   done
 }
 
@@ -215,7 +217,7 @@ check() {
   step "every operation" 240 operations
   for name in golden_dit golden_adm golden_chain train trace device; do step "spec $name" 120 spec $name; done
   for name in golden_diffusion golden_ops; do step "spec $name, eager" 90 eager_spec $name; done
-  step "repeated runs" 60 repeats
+  step "repeated runs, recorded and not" 60 repeats
   step "the quickstart learns" 180 learns
   step "memcheck" 70 memory_checker memcheck 60
   step "racecheck" 70 memory_checker racecheck 60

@@ -1,11 +1,13 @@
 /* A sampling step's update on the CPU: samples in parallel. */
+#include <string.h>
+
 #include "base/parallel.h"
 #include "ops/kernels.h"
 #include "ops/sampler_update_math.h"
 
 enum { OUT, X, ROWS, NOISE, SCALE };
 enum { NEXT, X0 };
-enum { PART = 4096 }; /* elements of a sample that a thread takes at a time */
+enum { PART = 2048 }; /* elements of a sample that a thread takes at a time, and that stay in L1 */
 
 typedef struct update_task {
   int64_t N, M, parts, guided, out_row; /* elements of an image; those that guidance leads; of a row of out */
@@ -15,22 +17,36 @@ typedef struct update_task {
   float *next, *x0;
 } update_task;
 
+/* The first n elements from p on, of which guidance leads `led`; p itself where it leads none. */
+static const float *guide(const float *p, const float *without, float scale, int64_t led, int64_t n, float *buffer) {
+  if (led <= 0) return p;
+  if (led > n) led = n;
+#pragma omp simd
+  for (int64_t i = 0; i < led; i++) buffer[i] = sl_update_guide(p[i], without[i], scale);
+  memcpy(buffer + led, p + led, (size_t)(n - led) * sizeof *p);
+  return buffer;
+}
+
 static void update_part(const update_task *t, int64_t part) {
-  const int64_t n = part / t->parts, begin = part % t->parts * PART;
-  const int64_t end = t->M - begin < PART ? t->M : begin + PART;
+  float guided[PART], predicted[PART], deviation[PART];
+  const int64_t n = part / t->parts, begin = part % t->parts * PART, at = n * t->M + begin;
+  const int64_t size = t->M - begin < PART ? t->M - begin : PART;
   const sl_update_row k = sl_update_row_of(t->rows + n * SL_UPDATE_COLUMNS);
-  const float *p = t->out + n * t->out_row, *without = t->scale ? p + t->N * t->out_row : p;
-  const float *v = p + t->M, *x = t->x + n * t->M, *noise = t->noise ? t->noise + n * t->M : NULL;
-  float *next = t->next ? t->next + n * t->M : NULL, *x0 = t->x0 ? t->x0 + n * t->M : NULL;
-  const float scale = t->scale ? *t->scale : 1.0f;
-  for (int64_t i = begin; i < end; i++) {
-    const float guided = i < t->guided ? sl_update_guide(p[i], without[i], scale) : p[i];
-    const float predicted = sl_update_x0(&k, guided, x[i], t->clip);
-    if (x0) x0[i] = predicted;
-    if (!next) continue;
-    const float deviation = noise && t->learned ? sl_update_deviation(&k, v[i]) : k.sigma;
-    next[i] = sl_update_next(&k, predicted, x[i], deviation, noise ? noise[i] : 0.0f);
+  const float *out = t->out + n * t->out_row + begin, *x = t->x + at, *noise = t->noise ? t->noise + at : NULL;
+  const float *p = t->scale ? guide(out, out + t->N * t->out_row, *t->scale, t->guided - begin, size, guided) : out;
+  float *x0 = t->x0 ? t->x0 + at : predicted, *next = t->next ? t->next + at : NULL;
+#pragma omp simd
+  for (int64_t i = 0; i < size; i++) x0[i] = sl_update_x0(&k, p[i], x[i], t->clip);
+  if (!next) return;
+  if (!noise) {
+#pragma omp simd
+    for (int64_t i = 0; i < size; i++) next[i] = sl_update_next(&k, x0[i], x[i], 0.0f, 0.0f);
+    return;
   }
+#pragma omp simd
+  for (int64_t i = 0; i < size; i++) deviation[i] = t->learned ? sl_update_deviation(&k, out[t->M + i]) : k.sigma;
+#pragma omp simd
+  for (int64_t i = 0; i < size; i++) next[i] = sl_update_next(&k, x0[i], x[i], deviation[i], noise[i]);
 }
 
 static void update_parts(void *user, int64_t begin, int64_t end, int thread) {
