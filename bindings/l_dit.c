@@ -1,13 +1,14 @@
 /* sluice.dit */
 #include "model/dit.h"
 
+#include "l_block.h"
 #include "l_model.h"
 #include "l_routing.h"
 #include "lfields.h"
 
 static const char *const fields[] = {"input",   "patch",         "hidden",      "depth",     "heads",   "mlp_ratio",
                                      "classes", "class_dropout", "learn_sigma", "timesteps", "routing", "seed",
-                                     "device",  "precision",     "residual",    NULL};
+                                     "device",  "precision",     "residual",    "block",     NULL};
 
 static void read_input(lua_State *L, sl_dit_config *c) {
   int type = lua_getfield(L, 1, "input");
@@ -55,6 +56,9 @@ static int l_dit(lua_State *L) {
   lua_getfield(L, 1, "routing");
   sl_routing *routing = slL_opt_routing(L, -1, "sluice.dit");
   sl_model **box = slL_push_model(L);
+  lua_getfield(L, 1, "block");
+  slL_read_block(L, -1, &c); /* last: from here on it is sl_dit_new's */
+  lua_settop(L, -2);
   slL_try(L, sl_dit_new(slL_context(L), &c, routing, box));
   return 1;
 }
@@ -75,6 +79,7 @@ static int describe(lua_State *L) {
   lua_pushinteger(L, c->classes), lua_setfield(L, -2, "classes");
   lua_pushnumber(L, c->class_dropout), lua_setfield(L, -2, "class_dropout");
   lua_pushboolean(L, c->learn_sigma), lua_setfield(L, -2, "learn_sigma");
+  if (c->block.build) lua_pushstring(L, c->block.name), lua_setfield(L, -2, "block");
   return 1;
 }
 

@@ -20,7 +20,7 @@ typedef struct state {
   void (*release_programs)(void *);
 } state;
 
-static const char state_key;
+static const char state_key, error_key;
 
 /* --- state --- */
 
@@ -148,8 +148,16 @@ int slL_error(lua_State *L, const char *fmt, ...) {
   return lua_error(L);
 }
 
+void slL_keep_error(lua_State *L) { lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key); }
+
 int slL_try(lua_State *L, sl_status s) {
   if (s == SL_STATUS_OK) return 1;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &error_key) != LUA_TNIL) {
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
+    return lua_error(L);
+  }
+  lua_pop(L, 1);
   return slL_error(L, "%s", s == SL_STATUS_CANCELLED ? "interrupted" : sl_error());
 }
 

@@ -30,6 +30,9 @@ void **slL_program_cache(lua_State *L, void (*release)(void *cache));
 int slL_error(lua_State *L, const char *fmt, ...);
 /* Raises the core's error text unless s is OK; else 1, so that `return slL_try(L, f(…))` returns the top's box. */
 int slL_try(lua_State *L, sl_status s);
+/* For functions that the core calls back, which must not raise: keeps the error on the top, popping it. The slL_try
+ * that the core returns a failure to raises it as it is, in place of the core's text. */
+void slL_keep_error(lua_State *L);
 /* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position
  * 1 is the caller's affair. what: "sluice.dit" and the like. */
 void slL_options(lua_State *L, int idx, const char *what, const char *const *names);

@@ -144,18 +144,54 @@ static sl_value *go_on(const pass *p, int64_t i, layer *l, sl_value *z, sl_value
   return z;
 }
 
-/* All blocks, and the final layer on the stream z: [N, tokens, patch * patch * out_channels]. */
-static sl_value *blocks(const pass *p, sl_value *z, int64_t out_channels) {
-  const sl_dit_config *k = p->k;
-  sl_init zero = {.kind = SL_INIT_ZERO};
+/* --- blocks of the host's own --- */
+
+/* (1-m) z + block(m z), source: DTR's block. */
+static sl_value *own_block(const pass *p, int64_t i, sl_value *z, sl_value *c) {
+  if (!z) return NULL;
+  sl_graph *g = p->b->g;
+  sl_value *mask = sl_model_mask(p->m, p->b, (int)i, p->t), *in = z;
+  if (p->b->recompute) sl_segment_begin(g);
+  if (mask) in = sl_mul(z, sl_cast(SL_RESHAPE(mask, mask->shape.dim[0], 1, mask->shape.dim[1]), z->dtype));
+  push_layer(p, i);
+  sl_value *y = p->k->block.build(p->k->block.user, p->b, in, c, (int)i);
+  sl_scope_pop(g);
+  if (y && !sl_shape_equal(&y->shape, &z->shape))
+    y = sl_graph_fail(g, sl_fail(SL_STATUS_SHAPE, "dit: block %lld gives %s, expected %s, as its z", (long long)i + 1,
+                                 sl_value_text(y), sl_shape_text(&z->shape)));
+  y = sl_cast(y, z->dtype);
+  z = sl_model_name_block(mask ? sl_add(sl_sub(z, in), y) : y, "blocks.%d", (int)i);
+  if (p->b->recompute) sl_segment_end(g);
+  return z;
+}
+
+/* The final layer's first norm of what they make of z. */
+static sl_value *own_blocks(const pass *p, sl_value *z, sl_value *c) {
+  for (int64_t i = 0; i < p->k->depth; i++) z = own_block(p, i, z, c);
+  layer last = open_layer(p, p->k->depth);
+  return first_norm(p, p->k->depth, &last, z);
+}
+
+/* --- all of it --- */
+
+/* The final layer's first norm of what DiT's blocks make of z. */
+static sl_value *dit_blocks(const pass *p, sl_value *z) {
   layer l = open_layer(p, 0);
   sl_value *h = first_norm(p, 0, &l, z), *r = NULL;
-  for (int64_t i = 0; i < k->depth; i++) {
+  for (int64_t i = 0; i < p->k->depth; i++) {
     push_layer(p, i);
     sl_value *y = branches(p, &l, z, h, &r);
     sl_scope_pop(p->b->g);
     z = go_on(p, i, &l, z, r, y, &h);
   }
+  return h;
+}
+
+/* All blocks, and the final layer on the stream z: [N, tokens, patch * patch * out_channels]. */
+static sl_value *blocks(const pass *p, sl_value *z, sl_value *c, int64_t out_channels) {
+  const sl_dit_config *k = p->k;
+  sl_init zero = {.kind = SL_INIT_ZERO};
+  sl_value *h = k->block.build ? own_blocks(p, z, c) : dit_blocks(p, z);
   push_layer(p, k->depth);
   h = sl_nn_linear(p->b, "linear", h, k->patch * k->patch * out_channels, SL_ACT_NONE, zero);
   sl_scope_pop(p->b->g);
@@ -175,12 +211,19 @@ static sl_value *dit_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
   sl_value *c = sl_nn_timestep(b, "t_embedder.mlp", t, T_FREQUENCIES, k->hidden, normal);
   int64_t rows = k->classes + (m->info.null_class ? 1 : 0);
   c = sl_name(sl_add(c, sl_nn_embedding(b, "y_embedder.embedding_table", y, rows, k->hidden, normal)), "c");
-  sl_value *o = blocks(&(pass){.m = m, .b = b, .k = k, .t = t, .act = sl_silu(c)}, z, co);
+  sl_value *o = blocks(&(pass){.m = m, .b = b, .k = k, .t = t, .act = sl_silu(c)}, z, c, co);
   o = SL_PERMUTE(SL_RESHAPE(o, n, gh, gw, p, p, co), 0, 5, 1, 3, 2, 4); /* [N, C, gh, p, gw, p] */
   return sl_name(SL_RESHAPE(o, n, co, gh * p, gw * p), "out");
 }
 
-static void dit_free(sl_model *m) { sl_free(m->ctx, m->config); }
+static void release_block(const sl_dit_block *block) {
+  if (block->release) block->release(block->user);
+}
+
+static void dit_free(sl_model *m) {
+  release_block(&((sl_dit_config *)m->config)->block);
+  sl_free(m->ctx, m->config);
+}
 
 static const sl_model_kind dit_kind = {.name = "dit",
                                        .forward = dit_forward,
@@ -213,13 +256,19 @@ static sl_status check_config(const sl_dit_config *c) {
 
 sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *routing, sl_model **out) {
   *out = NULL;
-  SL_TRY(check_config(config));
-  sl_dit_config *c = sl_alloc(ctx, sizeof *c);
-  int64_t *channels = sl_alloc(ctx, (size_t)config->depth * sizeof *channels);
-  if (!c || !channels) {
+  sl_dit_config *c = NULL;
+  int64_t *channels = NULL;
+  sl_status status = check_config(config);
+  if (status == SL_STATUS_OK) {
+    c = sl_alloc(ctx, sizeof *c);
+    channels = sl_alloc(ctx, (size_t)config->depth * sizeof *channels);
+    if (!c || !channels) status = SL_STATUS_OOM;
+  }
+  if (status != SL_STATUS_OK) {
+    release_block(&config->block);
     sl_free(ctx, c);
     sl_free(ctx, channels);
-    return SL_STATUS_OOM;
+    return status;
   }
   *c = *config;
   for (int64_t i = 0; i < c->depth; i++) channels[i] = c->hidden;
@@ -237,9 +286,9 @@ sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *r
       .learn_sigma = c->learn_sigma,
       .routed_blocks = (int)c->depth,
   };
-  sl_status s = sl_model_create(ctx, &dit_kind, c, &info, &config->options, routing, channels, out);
+  status = sl_model_create(ctx, &dit_kind, c, &info, &config->options, routing, channels, out);
   sl_free(ctx, channels);
-  return s;
+  return status;
 }
 
 const sl_dit_config *sl_dit_config_of(const sl_model *m) { return m->kind == &dit_kind ? m->config : NULL; }

@@ -70,7 +70,7 @@ sl_status sl_model_create(sl_context *ctx, const sl_model_kind *kind, void *conf
   *out = NULL;
   sl_model *m = sl_alloc_zero(ctx, sizeof *m);
   if (!m) {
-    sl_free(ctx, config);
+    kind->free(&(sl_model){.ctx = ctx, .kind = kind, .config = config});
     return SL_STATUS_OOM;
   }
   *m = (sl_model){.ctx = ctx, .refs = 1, .kind = kind, .config = config, .info = *info, .seed = options->seed};

@@ -1,6 +1,7 @@
 -- Checkpoints: one .safetensors file that holds weights, averages, optimizer and tables, and in its metadata everything needed to
 -- use them and to go on. A digest of the whole file is checked whenever it is read.
 local core = require "sluice.core"
+local fields = require "sluice.fields"
 local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 
@@ -89,6 +90,23 @@ local function model_of(architecture, masks)
   return make_model(architecture)
 end
 
+-- The model of a recipe's file with a checkpoint's parameters, for blocks written in Lua: no file but one that the user names is run.
+local function model_of_recipe(path, meta, architecture)
+  local r = require("sluice.code").load_recipe(path)
+  if not require("sluice.recipe").is(r) then error(("%s does not return a recipe"):format(path), 0) end
+  local model = r:resolve(json.decode(meta.parameters)).model
+  local settings = require "sluice.settings"
+  local differ = settings.compare(settings.of_model(architecture), settings.of_model(model:describe()))
+  for _, line in ipairs(differ.refused) do
+    if line:match "^model%.block:" then
+      io.stderr:write(("sluice: warning: %s: the block's code is not what was trained\n"):format(path))
+    elseif not line:match "^model%.seed:" and not line:match "^model%.precision:" and not line:match "^model%.residual:" then
+      error(("%s makes another model than the checkpoint's: %s"):format(path, line), 0)
+    end
+  end
+  return model
+end
+
 local function masks_of(tensors)
   local masks, i = {}, 0
   while tensors["tables.mask." .. i] do
@@ -118,8 +136,16 @@ end
 -- loaded.sample is the settings, and loaded:sample { … } draws with them.
 local Settings = { __call = function(settings, loaded, o) return checkpoint.sample(loaded, settings, o) end }
 
-local function assemble(tensors, meta)
-  local model = model_of(json.decode(meta.architecture), masks_of(tensors))
+local function assemble(tensors, meta, recipe)
+  local architecture, model = json.decode(meta.architecture), nil
+  if recipe then
+    model = model_of_recipe(recipe, meta, architecture)
+  elseif architecture.block then
+    error("its blocks are written in Lua, which is run only when you name the file: sluice.load(path, { recipe = FILE }), "
+      .. "or --recipe FILE; a run keeps its recipe beside its checkpoints, as recipe.lua", 0)
+  else
+    model = model_of(architecture, masks_of(tensors))
+  end
   model:load_state(strip(tensors, "model."))
   local loaded = {
     model = model, diffusion = core.diffusion_from(json.decode(meta.diffusion), tensors["tables.betas"]),
@@ -128,20 +154,6 @@ local function assemble(tensors, meta)
   for k, decay in ipairs(json.decode(meta.ema)) do
     loaded.ema[k] = { decay = tonumber(decay), weights = model:flatten(strip(tensors, "ema." .. decay .. ".")) }
   end
-  return loaded
-end
-
-local function load_file(path)
-  local tensors, meta = read(path)
-  if meta.format == nil then
-    error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 0)
-  end
-  if meta.format ~= FORMAT then
-    error(("sluice.load: %s has format %s, this version reads %s"):format(path, meta.format, FORMAT), 0)
-  end
-  local ok, loaded = pcall(assemble, tensors, meta)
-  if not ok then error(("sluice.load: %s: %s"):format(path, (tostring(loaded):gsub("^[^\n]-:%d+: ", ""))), 0) end
-  loaded.meta, loaded.path, loaded.tensors = meta, path, tensors
   return loaded
 end
 
@@ -172,20 +184,36 @@ function checkpoint.state(path)
   return state(path)
 end
 
-local function load_any(path)
-  local loaded = run_folder.is_run(path) and newest(run_folder.open(path), load_file) or load_file(path)
+-- { path, tensors, meta } of a checkpoint.
+local function read_file(path)
+  local tensors, meta = read(path)
+  if meta.format == nil then
+    error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 0)
+  end
+  if meta.format ~= FORMAT then
+    error(("sluice.load: %s has format %s, this version reads %s"):format(path, meta.format, FORMAT), 0)
+  end
+  return { path = path, tensors = tensors, meta = meta }
+end
+
+local function load_any(path, recipe)
+  local file = run_folder.is_run(path) and newest(run_folder.open(path), read_file) or read_file(path)
+  local ok, loaded = pcall(assemble, file.tensors, file.meta, recipe)
+  if not ok then error(("sluice.load: %s: %s"):format(file.path, (tostring(loaded):gsub("^[^\n]-:%d+: ", ""))), 0) end
+  loaded.meta, loaded.path = file.meta, file.path
   return loaded
 end
 
 -- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws.
 -- path: a checkpoint, or a run, of which the newest checkpoint that is whole is taken.
-function checkpoint.load(path)
+-- options: recipe, the file whose recipe makes the model (needed where blocks are written in Lua).
+function checkpoint.load(path, options)
   if type(path) ~= "string" then
     error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)
   end
-  local ok, loaded = pcall(load_any, path)
+  local o = fields.check(options or {}, { "recipe" }, "sluice.load", 2)
+  local ok, loaded = pcall(load_any, path, fields.get(o, "recipe", "string", nil, "sluice.load", 2))
   if not ok then error(loaded, 2) end
-  loaded.tensors = nil
   return loaded
 end
 

@@ -82,6 +82,13 @@ function settings.compare(old, new)
   return differ
 end
 
+-- A model's description in the same form.
+function settings.of_model(description)
+  local s = {}
+  flatten(s, "model", description)
+  return s
+end
+
 -- What a run's bits may depend on, in the same form.
 function settings.of_machine(machine)
   local s = {}
