@@ -8,7 +8,7 @@
 
 #define STATE "sluice.state"
 #define EAGER_PROGRAMS 256
-#define ACCOUNT_BYTES (1 << 20)
+#define ACCOUNT_BYTES (128 << 10)
 
 typedef struct state {
   lua_State *main;

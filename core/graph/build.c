@@ -4,6 +4,8 @@
 
 #include "graph/graph_internal.h"
 
+/* Chunks of the arena: small at first, as eager calls make many small graphs, then twice the one before. */
+#define FIRST_CHUNK_BYTES 4096
 #define CHUNK_BYTES 65536
 
 static const sl_op leaf_ops[] = {
@@ -67,7 +69,9 @@ sl_value *sl_graph_fail(sl_graph *g, sl_status s) {
 void *sl__graph_alloc(sl_graph *g, size_t bytes) {
   bytes = (bytes + 15) & ~(size_t)15;
   if (!g->chunks || g->chunks->size - g->chunks->used < bytes) {
-    size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+    size_t size = g->chunks ? 2 * g->chunks->size : FIRST_CHUNK_BYTES;
+    if (size > CHUNK_BYTES) size = CHUNK_BYTES;
+    if (size < bytes) size = bytes;
     sl_chunk_block *c = sl_alloc_zero(g->ctx, 64 + size);
     if (!c) {
       sl_graph_fail(g, SL_STATUS_OOM);
