@@ -182,11 +182,39 @@ static sl_value *dit_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
 
 static void dit_free(sl_model *m) { sl_free(m->ctx, m->config); }
 
-static const sl_model_kind dit_kind = {.name = "dit",
-                                       .forward = dit_forward,
-                                       .free = dit_free,
-                                       .t_embed = "t_embedder.mlp.2",
-                                       .landmarks = "c, tokens, blocks.0"};
+/* --- what checkpoints keep --- */
+
+#define FIELD(name, type)                                                                                              \
+  { #name, SL_FIELD_##type, offsetof(sl_dit_config, name), false, 0, 0, NULL }
+static const sl_field fields[] = {
+    {"input", SL_FIELD_INTEGER, offsetof(sl_dit_config, channels), false, 3, 0, NULL}, /* and height and width */
+    FIELD(patch, INTEGER),
+    FIELD(hidden, INTEGER),
+    FIELD(depth, INTEGER),
+    FIELD(heads, INTEGER),
+    FIELD(mlp_ratio, NUMBER),
+    FIELD(classes, INTEGER),
+    FIELD(class_dropout, NUMBER),
+    FIELD(learn_sigma, BOOLEAN),
+    {0},
+};
+
+static void defaults(void *config) { *(sl_dit_config *)config = sl_dit_defaults(); }
+
+static sl_status make(sl_context *ctx, const void *config, sl_routing *routing, sl_model **out) {
+  return sl_dit_new(ctx, config, routing, out);
+}
+
+const sl_model_kind sl_model_dit = {.name = "dit",
+                                    .forward = dit_forward,
+                                    .free = dit_free,
+                                    .t_embed = "t_embedder.mlp.2",
+                                    .landmarks = "c, tokens, blocks.0",
+                                    .fields = fields,
+                                    .config_bytes = sizeof(sl_dit_config),
+                                    .options = offsetof(sl_dit_config, options),
+                                    .defaults = defaults,
+                                    .make = make};
 
 /* --- construction --- */
 
@@ -237,9 +265,9 @@ sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *r
       .learn_sigma = c->learn_sigma,
       .routed_blocks = (int)c->depth,
   };
-  sl_status s = sl_model_create(ctx, &dit_kind, c, &info, &config->options, routing, channels, out);
+  sl_status s = sl_model_create(ctx, &sl_model_dit, c, &info, &config->options, routing, channels, out);
   sl_free(ctx, channels);
   return s;
 }
 
-const sl_dit_config *sl_dit_config_of(const sl_model *m) { return m->kind == &dit_kind ? m->config : NULL; }
+const sl_dit_config *sl_dit_config_of(const sl_model *m) { return m->kind == &sl_model_dit ? m->config : NULL; }

@@ -69,35 +69,6 @@ local function strip(tensors, prefix)
   return parts
 end
 
-local ROUTINGS = {
-  none = function() return nil end,
-  dtr = function(r) return sluice.routing.dtr { alpha = r.alpha, beta = r.beta, variant = r.variant } end,
-  random = function(r) return sluice.routing.random { beta = r.beta, seed = r.seed } end,
-}
-
--- The model that model:describe told of; masks: its tables where no formula gives them back.
-local function model_of(architecture, masks)
-  local kind, routing = architecture.kind, architecture.routing
-  local make_model = core.models[kind] or error(("the architecture is %s, which this version does not know"):format(tostring(kind)), 0)
-  architecture.kind = nil
-  if #masks > 0 then
-    architecture.routing = sluice.routing.table(masks)
-  else
-    local make = ROUTINGS[routing.kind] or error(("there is no routing %s"):format(tostring(routing.kind)), 0)
-    architecture.routing = make(routing)
-  end
-  return make_model(architecture)
-end
-
-local function masks_of(tensors)
-  local masks, i = {}, 0
-  while tensors["tables.mask." .. i] do
-    masks[i + 1] = tensors["tables.mask." .. i]
-    i = i + 1
-  end
-  return masks
-end
-
 -- The options of sluice.sample that stored settings and o, over them, make.
 function checkpoint.sample_options(of, settings, o)
   local all = { model = of.model, diffusion = of.diffusion }
@@ -118,33 +89,6 @@ end
 -- loaded.sample is the settings, and loaded:sample { … } draws with them.
 local Settings = { __call = function(settings, loaded, o) return checkpoint.sample(loaded, settings, o) end }
 
-local function assemble(tensors, meta)
-  local model = model_of(json.decode(meta.architecture), masks_of(tensors))
-  model:load_state(strip(tensors, "model."))
-  local loaded = {
-    model = model, diffusion = core.diffusion_from(json.decode(meta.diffusion), tensors["tables.betas"]),
-    sample = setmetatable(json.decode(meta.sample), Settings), ema = {}, step = math.tointeger(tonumber(meta.step)) or 0,
-  }
-  for k, decay in ipairs(json.decode(meta.ema)) do
-    loaded.ema[k] = { decay = tonumber(decay), weights = model:flatten(strip(tensors, "ema." .. decay .. ".")) }
-  end
-  return loaded
-end
-
-local function load_file(path)
-  local tensors, meta = read(path)
-  if meta.format == nil then
-    error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 0)
-  end
-  if meta.format ~= FORMAT then
-    error(("sluice.load: %s has format %s, this version reads %s"):format(path, meta.format, FORMAT), 0)
-  end
-  local ok, loaded = pcall(assemble, tensors, meta)
-  if not ok then error(("sluice.load: %s: %s"):format(path, (tostring(loaded):gsub("^[^\n]-:%d+: ", ""))), 0) end
-  loaded.meta, loaded.path, loaded.tensors = meta, path, tensors
-  return loaded
-end
-
 -- The newest of a run's checkpoints that `read_one` can read; the damaged ones are named.
 local function newest(folder, read_one)
   local list = folder:checkpoints()
@@ -162,30 +106,15 @@ local function newest(folder, read_one)
   error(("%s: none of its %d checkpoints can be read; the last: %s"):format(folder.dir, #list, fault), 0)
 end
 
--- The parameters of a checkpoint, a run or an export, by bare name.
-function checkpoint.state(path)
-  local function state(file)
-    local tensors, meta = read(file)
-    return meta.format == nil and tensors or strip(tensors, "model.")
-  end
-  if run_folder.is_run(path) then return newest(run_folder.open(path), state) end
-  return state(path)
-end
-
-local function load_any(path)
-  local loaded = run_folder.is_run(path) and newest(run_folder.open(path), load_file) or load_file(path)
-  return loaded
-end
-
 -- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws.
 -- path: a checkpoint, or a run, of which the newest checkpoint that is whole is taken.
 function checkpoint.load(path)
   if type(path) ~= "string" then
     error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)
   end
-  local ok, loaded = pcall(load_any, path)
-  if not ok then error(loaded, 2) end
-  loaded.tensors = nil
+  local ok, loaded = pcall(core.load_checkpoint, path)
+  if not ok then error("sluice.load: " .. tostring(loaded):gsub("^[^\n]-:%d+: ", ""), 2) end
+  setmetatable(loaded.sample, Settings)
   return loaded
 end
 
@@ -231,9 +160,11 @@ end
 
 -- Writes a loaded checkpoint without its optimizer: the model's weights are those of one EMA. o: ema, dtype
 function checkpoint.export(path, loaded, o)
+  local sample = {}
+  for k, v in pairs(loaded.sample) do sample[k] = k ~= "ema" and v or nil end -- the one that it named is the model's weights now
   local weights = checkpoint.ema(loaded.ema, o and o.ema) or loaded.model:flatten(loaded.model:state())
   checkpoint.save(path, {
-    model = loaded.model, diffusion = loaded.diffusion, weights = weights, sample = loaded.sample, step = loaded.step,
+    model = loaded.model, diffusion = loaded.diffusion, weights = weights, sample = sample, step = loaded.step,
     recipe = loaded.meta.recipe, parameters = json.decode(loaded.meta.parameters), settings = json.decode(loaded.meta.settings or "{}"),
     seed = tonumber(loaded.meta.seed) or 0,
   }, o and o.dtype or "f32")
