@@ -1,7 +1,6 @@
 -- Checkpoints: one .safetensors file that holds weights, averages, optimizer and tables, and in its metadata everything needed to
 -- use them and to go on. A digest of the whole file is checked whenever it is read.
 local core = require "sluice.core"
-local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 
 local json = sluice.json
