@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/description.h"
-#include "diffusion/sample.h"
+#include "diffusion/sample_images.h"
 
 #define FIELD(name, type)                                                                                              \
   { #name, SL_FIELD_##type, offsetof(sl_sample_options, name), false, 0, 0, NULL }

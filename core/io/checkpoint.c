@@ -7,7 +7,7 @@
 
 #include "base/description.h"
 #include "diffusion/diffusion_description.h"
-#include "diffusion/sample.h"
+#include "diffusion/sample_images.h"
 #include "io/model_state.h"
 #include "model/model_description.h"
 

@@ -46,7 +46,7 @@ struct sl_model {
   sl_routing *routing; /* NULL: none */
   sl_tensor **masks;   /* [routed block] u8 [timesteps, C]; equal tables are one tensor */
   sl_eager *programs;
-  /* Of diffusion/sample.h: what its checkpoint stores for sampling, or NULL. */
+  /* Of diffusion/sample_images.h: what its checkpoint stores for sampling, or NULL. */
   void *sample;
   void (*free_sample)(sl_context *ctx, void *sample);
 };

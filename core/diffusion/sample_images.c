@@ -1,5 +1,5 @@
 /* sl_sample: options to images, in batches. */
-#include "diffusion/sample.h"
+#include "diffusion/sample_images.h"
 
 #include <stdio.h>
 

@@ -1,6 +1,6 @@
 /* What a checkpoint stores for sampling, kept with its model; what hosts see stands in sluice/sampling.h. */
-#ifndef SL_DIFFUSION_SAMPLE_H
-#define SL_DIFFUSION_SAMPLE_H
+#ifndef SL_DIFFUSION_SAMPLE_IMAGES_H
+#define SL_DIFFUSION_SAMPLE_IMAGES_H
 
 #include "diffusion/sampler.h"
 
