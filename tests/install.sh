@@ -34,9 +34,10 @@ no_others() {
 shown -D --defined-only "$lib/libsluice.so" | no_others libsluice.so '^sl_[a-z]'
 shown -D --defined-only "$prefix/lib/lua/5.4/sluice.so" | no_others sluice.so '^luaopen_sluice$'
 shown -g --defined-only "$lib/libsluice.a" | no_others libsluice.a '^(sl_|__odr_asan|DW\.ref|___asan)'
-for name in $(cat core/sluice.h core/sluice/*.h | sed 's|^ \*.*||; s|/\*.*||' | grep -o '\bsl_[a-z0-9_]*(' | tr -d '(' | sort -u); do
-  shown -D --defined-only "$lib/libsluice.so" | grep -qx "$name" || die "libsluice.so lacks $name, which the headers declare"
-done
+shown -D --defined-only "$lib/libsluice.so" | sort >"$work/shown"
+cat core/sluice/*.h | sed 's|^ \*.*||; s|/\*.*||' | grep -o '\bsl_[a-z0-9_]*(' | tr -d '(' | sort -u >"$work/declared"
+lacking=$(comm -13 "$work/shown" "$work/declared" | tr '\n' ' ')
+[ -z "$lacking" ] || die "libsluice.so lacks what the headers declare: $lacking"
 
 # --- headers, each alone ---
 compilers=$cc
@@ -101,6 +102,16 @@ refusals "$at"
 "$at/allocator" "$digits" | grep 'none leaked' || die "allocator found a leak"
 "$at/lua-states" "$digits" | grep -c '^seed . *: mean' | grep -qx 2 || die "lua-states failed"
 [ -z "$memcheck" ] || { run_all "$at" 1 $memcheck && echo "valgrind: fine"; }
+
+# --- the guide's programs, as they stand there ---
+awk -v to="$work/guide" '/^```c$/ { n++; on = 1; next } /^```/ { on = 0 } on { print > (to n ".c") }' docs/guide/embed.md
+for file in "$work"/guide*.c; do
+  "$cc" -std=c11 -Wall -Wextra -Werror "$file" -o "${file%.c}" $(pkg-config --cflags --libs sluice) -Wl,-rpath,"$lib" || die "the guide's $(basename "$file")"
+  (mkdir "${file%.c}.run" && cd "${file%.c}.run" && ln -s "$prefix/share/sluice/models" "$prefix/share/sluice/data" . && "${file%.c}" >log 2>&1) ||
+    die "the guide's program: $(cat "${file%.c}.run/log")"
+done
+[ -s "$work/guide1.run/digits.png" ] && [ -s "$work/guide2.run/trained.safetensors" ] || die "the guide's programs wrote nothing"
+echo "the guide's programs: fine"
 
 for static in OFF ON; do
   at=$work/cmake-$static
