@@ -129,31 +129,4 @@ static int l_adm(lua_State *L) {
   return 1;
 }
 
-static int describe(lua_State *L) {
-  const sl_adm_config *c = sl_adm_config_of(slL_check_model(L, 1));
-  lua_createtable(L, 0, 16);
-  lua_pushinteger(L, c->image_size), lua_setfield(L, -2, "image_size");
-  lua_pushinteger(L, c->in_channels), lua_setfield(L, -2, "in_channels");
-  lua_pushinteger(L, c->out_channels), lua_setfield(L, -2, "out_channels");
-  lua_pushinteger(L, c->model_channels), lua_setfield(L, -2, "model_channels");
-  lua_pushinteger(L, c->num_res_blocks), lua_setfield(L, -2, "num_res_blocks");
-  lua_createtable(L, c->attentions, 0);
-  for (int i = 0; i < c->attentions; i++) lua_pushinteger(L, c->attention_resolutions[i]), lua_rawseti(L, -2, i + 1);
-  lua_setfield(L, -2, "attention_resolutions");
-  lua_createtable(L, c->levels, 0);
-  for (int i = 0; i < c->levels; i++) lua_pushnumber(L, c->channel_mult[i]), lua_rawseti(L, -2, i + 1);
-  lua_setfield(L, -2, "channel_mult");
-  if (c->classes) lua_pushinteger(L, c->classes), lua_setfield(L, -2, "classes");
-  lua_pushnumber(L, c->class_dropout), lua_setfield(L, -2, "class_dropout");
-  lua_pushinteger(L, c->num_heads), lua_setfield(L, -2, "num_heads");
-  if (c->num_head_channels) lua_pushinteger(L, c->num_head_channels), lua_setfield(L, -2, "num_head_channels");
-  lua_pushboolean(L, c->use_scale_shift_norm), lua_setfield(L, -2, "use_scale_shift_norm");
-  lua_pushboolean(L, c->resblock_updown), lua_setfield(L, -2, "resblock_updown");
-  lua_pushboolean(L, c->use_new_attention_order), lua_setfield(L, -2, "use_new_attention_order");
-  lua_pushboolean(L, c->conv_resample), lua_setfield(L, -2, "conv_resample");
-  lua_pushnumber(L, c->dropout), lua_setfield(L, -2, "dropout");
-  lua_pushstring(L, sl_adm_mask_name(c->mask_at)), lua_setfield(L, -2, "mask_at");
-  return 1;
-}
-
-void slL_open_adm(lua_State *L) { slL_model_kind(L, "adm", l_adm, describe); }
+void slL_open_adm(lua_State *L) { slL_model_kind(L, "adm", l_adm); }

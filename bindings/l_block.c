@@ -349,12 +349,13 @@ static void name_function(lua_State *L, int idx, char *name, size_t size) {
   XXH3_freeState(state);
 }
 
-void slL_read_block(lua_State *L, int idx, sl_dit_config *c) {
+bool slL_read_block(lua_State *L, int idx, const sl_dit_config *c, sl_dit_block *block) {
   idx = lua_absindex(L, idx);
-  if (lua_isnil(L, idx)) return;
+  if (lua_isnil(L, idx)) return false;
   if (lua_type(L, idx) != LUA_TFUNCTION || lua_iscfunction(L, idx))
     slL_error(L, "sluice.dit: block is %s, expected a function(z, c, b)", slL_what(L, idx));
-  name_function(L, idx, c->block.name, sizeof c->block.name);
+  *block = (sl_dit_block){.build = build, .release = release};
+  name_function(L, idx, block->name, sizeof block->name);
   lua_block *k = sl_alloc(slL_context(L), sizeof *k);
   if (!k) slL_try(L, SL_STATUS_OOM);
   *k = (lua_block){.hidden = c->hidden, .heads = c->heads, .depth = c->depth};
@@ -364,9 +365,8 @@ void slL_read_block(lua_State *L, int idx, sl_dit_config *c) {
   lua_pushvalue(L, idx);
   k->ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pop(L, 1);
-  c->block.build = build;
-  c->block.user = k;
-  c->block.release = release;
+  block->user = k;
+  return true;
 }
 
 void slL_open_block(lua_State *L) {

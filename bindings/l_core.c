@@ -7,6 +7,7 @@
 #include "lcore.h"
 #include "lfields.h"
 #include "ops/dnnl_cpu.h"
+#include "sluice/version.h"
 
 void slL_core(lua_State *L, const char *name, lua_CFunction f) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);

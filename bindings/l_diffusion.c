@@ -3,18 +3,16 @@
 
 #include <string.h>
 
-#include "diffusion/respace.h"
+#include "diffusion/diffusion_description.h"
+#include "l_json.h"
 #include "lcore.h"
 #include "lfields.h"
 
 #define DIFFUSION "sluice.diffusion"
 #define MAX_STEPS 1000000
 
-static const char *const predict_names[] = {"eps", "x0", "v", NULL};
-static const char *const variance_names[] = {"learned", "fixed_small", "fixed_large", NULL};
-
 static sl_diffusion **push_box(lua_State *L) {
-  sl_diffusion **box = lua_newuserdatauv(L, sizeof *box, 1);
+  sl_diffusion **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   luaL_setmetatable(L, DIFFUSION);
   return box;
@@ -29,6 +27,8 @@ sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what) {
   lua_pop(L, 1);
   return *box;
 }
+
+void slL_push_diffusion(lua_State *L, sl_diffusion *d) { *push_box(L) = sl_diffusion_retain(d); }
 
 static int l_gc(lua_State *L) {
   sl_diffusion **box = luaL_checkudata(L, 1, DIFFUSION);
@@ -56,21 +56,14 @@ static double *betas_of_function(lua_State *L, int fn, int64_t T) {
   return betas;
 }
 
-static sl_schedule *make_schedule(lua_State *L, int64_t T) {
+/* The schedule's name, or the betas that its function gives (left on the stack). */
+static void read_schedule(lua_State *L, sl_process_options *o) {
   const char *w = "sluice.diffusion";
   static const char *const names[] = {"cosine", "linear", NULL};
-  if (T < 1 || T > MAX_STEPS) slL_error(L, "%s: steps is %I, expected 1 to %d", w, (LUAI_UACINT)T, MAX_STEPS);
-  sl_context *ctx = slL_context(L);
-  sl_schedule *s = NULL;
-  if (lua_getfield(L, 1, "schedule") == LUA_TFUNCTION) {
-    double *betas = betas_of_function(L, lua_gettop(L), T);
-    slL_try(L, sl_schedule_from_betas(ctx, betas, T, &s));
-  } else if (slL_field_choice(L, 1, w, "schedule", names, 0) == 0) {
-    slL_try(L, sl_schedule_cosine(ctx, T, &s));
-  } else {
-    slL_try(L, sl_schedule_linear(ctx, T, &s));
-  }
-  return s;
+  if (o->steps < 1 || o->steps > MAX_STEPS)
+    slL_error(L, "%s: steps is %I, expected 1 to %d", w, (LUAI_UACINT)o->steps, MAX_STEPS);
+  if (lua_getfield(L, 1, "schedule") == LUA_TFUNCTION) o->betas = betas_of_function(L, lua_gettop(L), o->steps);
+  else o->schedule = names[slL_field_choice(L, 1, w, "schedule", names, 0)];
 }
 
 /* The value at idx as a spec, pushed: "250", "ddim50", or a list of counts of sections joined by commas. */
@@ -93,7 +86,6 @@ static const char *push_spec(lua_State *L, int idx) {
   return lua_tostring(L, -1);
 }
 
-/* A schedule owned by C while Lua could raise would leak: it sits in a box with __gc from the start. */
 static int l_new(lua_State *L) {
   static const char *const fields[] = {"steps", "schedule", "predict", "variance", "respacing", NULL};
   const char *w = "sluice.diffusion";
@@ -104,45 +96,19 @@ static int l_new(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   slL_options(L, 1, w, fields);
-  int64_t T = slL_field_integer(L, 1, w, "steps", 1000);
-  sl_predict predict = (sl_predict)slL_field_choice(L, 1, w, "predict", predict_names, 0);
-  sl_variance variance = (sl_variance)slL_field_choice(L, 1, w, "variance", variance_names, 0);
-  const char *spec = lua_getfield(L, 1, "respacing") != LUA_TNIL ? push_spec(L, lua_gettop(L)) : NULL;
-  sl_diffusion **box = push_box(L);
-  int at = lua_gettop(L);
-  sl_schedule *s = make_schedule(L, T);
-  sl_status status = SL_STATUS_OK;
-  if (spec) {
-    sl_schedule *full = s;
-    status = sl_schedule_respace_spec(full, spec, &s);
-    sl_schedule_free(full);
-  }
-  if (status == SL_STATUS_OK) status = sl_diffusion_new(slL_context(L), s, T, predict, variance, box);
-  slL_try(L, status);
-  lua_settop(L, at);
-  lua_getfield(L, 1, "schedule"); /* its name, for descriptions */
-  if (lua_type(L, -1) != LUA_TSTRING) {
-    lua_pop(L, 1);
-    lua_getfield(L, 1, "schedule");
-    bool custom = lua_isfunction(L, -1);
-    lua_pop(L, 1);
-    lua_pushstring(L, custom ? "custom" : "cosine");
-  }
-  lua_setiuservalue(L, at, 1);
-  return 1;
+  sl_process_options o = {.steps = slL_field_integer(L, 1, w, "steps", 1000)};
+  o.predict = (sl_predict)slL_field_choice(L, 1, w, "predict", sl_predict_names, 0);
+  o.variance = (sl_variance)slL_field_choice(L, 1, w, "variance", sl_variance_names, 0);
+  if (lua_getfield(L, 1, "respacing") != LUA_TNIL) o.respacing = push_spec(L, lua_gettop(L));
+  read_schedule(L, &o);
+  return slL_try(L, sl_diffusion_make(slL_context(L), &o, push_box(L)));
 }
 
 /* d:respace(spec): the same process with fewer steps. */
 static int l_respace(lua_State *L) {
   sl_diffusion *d = check(L, 1);
   const char *spec = push_spec(L, 2);
-  sl_diffusion **box = push_box(L);
-  sl_schedule *s = NULL;
-  slL_try(L, sl_schedule_respace_spec(d->schedule, spec, &s));
-  slL_try(L, sl_diffusion_new(d->ctx, s, d->original_steps, d->predict, d->variance, box));
-  lua_getiuservalue(L, 1, 1);
-  lua_setiuservalue(L, -2, 1);
-  return 1;
+  return slL_try(L, sl_diffusion_respace(d, spec, push_box(L)));
 }
 
 /* --- functions of tensors --- */
@@ -307,8 +273,8 @@ static int l_index(lua_State *L) {
   if (!strcmp(k, "steps")) return lua_pushinteger(L, d->steps), 1;
   if (!strcmp(k, "original_steps")) return lua_pushinteger(L, d->original_steps), 1;
   if (!strcmp(k, "respaced")) return lua_pushboolean(L, d->steps != d->original_steps), 1;
-  if (!strcmp(k, "predict")) return lua_pushstring(L, predict_names[d->predict]), 1;
-  if (!strcmp(k, "variance")) return lua_pushstring(L, variance_names[d->variance]), 1;
+  if (!strcmp(k, "predict")) return lua_pushstring(L, sl_predict_names[d->predict]), 1;
+  if (!strcmp(k, "variance")) return lua_pushstring(L, sl_variance_names[d->variance]), 1;
   if (!strcmp(k, "timesteps")) return push_timesteps(L, d);
   if (!strcmp(k, "alphas_cumprod64")) return push_doubles(L, d->schedule->alphas_cumprod, d->steps);
   return slL_push_method(L, DIFFUSION, 2);
@@ -317,50 +283,13 @@ static int l_index(lua_State *L) {
 /* What sluice.diffusion takes, as data; and for a schedule of its own or a respaced one the betas, f64 [steps]. */
 static int l_describe(lua_State *L) {
   sl_diffusion *d = check(L, 1);
-  lua_createtable(L, 0, 5);
-  lua_pushinteger(L, d->original_steps), lua_setfield(L, -2, "steps");
-  lua_getiuservalue(L, 1, 1);
-  bool formula = strcmp(lua_tostring(L, -1), "custom") != 0;
-  lua_setfield(L, -2, "schedule");
-  lua_pushstring(L, predict_names[d->predict]), lua_setfield(L, -2, "predict");
-  lua_pushstring(L, variance_names[d->variance]), lua_setfield(L, -2, "variance");
-  if (formula && d->steps == d->original_steps) return 1;
-  push_timesteps(L, d);
-  lua_setfield(L, -2, "timesteps");
-  slL_try(L, sl_tensor_from(d->ctx, SL_F64, 1, &d->steps, d->schedule->betas, slL_push_tensor(L)));
+  char *text = NULL;
+  sl_tensor **betas = slL_push_tensor(L);
+  slL_try(L, sl_diffusion_describe(d, &text, betas));
+  slL_push_json(L, text);
+  if (!*betas) return 1;
+  lua_insert(L, -2);
   return 2;
-}
-
-/* core.diffusion_from(description, betas): what describe gave, made again. */
-static int l_from(lua_State *L) {
-  const char *w = "sluice.load";
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 2);
-  if (lua_isnil(L, 2)) {
-    lua_settop(L, 1);
-    return l_new(L);
-  }
-  sl_tensor *betas = slL_check_tensor(L, 2);
-  sl_predict predict = (sl_predict)slL_field_choice(L, 1, w, "predict", predict_names, 0);
-  sl_variance variance = (sl_variance)slL_field_choice(L, 1, w, "variance", variance_names, 0);
-  int64_t T = slL_field_integer(L, 1, w, "steps", 1000), n = sl_tensor_numel(betas);
-  if (sl_tensor_dtype(betas) != SL_F64 || !sl_tensor_is_contiguous(betas))
-    slL_error(L, "%s: tables.betas is not f64", w);
-  lua_getfield(L, 1, "timesteps");
-  luaL_checktype(L, -1, LUA_TTABLE);
-  if ((int64_t)lua_rawlen(L, -1) != n) slL_error(L, "%s: the timesteps and the betas differ in number", w);
-  sl_diffusion **box = push_box(L);
-  sl_schedule *s = NULL;
-  slL_try(L, sl_schedule_from_betas(slL_context(L), sl_tensor_data(betas), n, &s));
-  for (int64_t i = 0; i < n; i++) {
-    lua_rawgeti(L, 3, i + 1);
-    s->timestep_map[i] = lua_tointeger(L, -1);
-    lua_pop(L, 1);
-  }
-  slL_try(L, sl_diffusion_new(slL_context(L), s, T, predict, variance, box));
-  lua_getfield(L, 1, "schedule");
-  lua_setiuservalue(L, -2, 1);
-  return 1;
 }
 
 /* core.weight_table(d, kind, gamma, k): a list over the steps. */
@@ -393,6 +322,5 @@ void slL_open_diffusion(lua_State *L) {
   slL_class_with_fields(L, DIFFUSION, meta, methods, l_index);
   lua_pushcfunction(L, l_new);
   lua_setfield(L, -2, "diffusion");
-  slL_core(L, "diffusion_from", l_from);
   slL_core(L, "weight_table", l_weight_table);
 }

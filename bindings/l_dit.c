@@ -57,30 +57,11 @@ static int l_dit(lua_State *L) {
   sl_routing *routing = slL_opt_routing(L, -1, "sluice.dit");
   sl_model **box = slL_push_model(L);
   lua_getfield(L, 1, "block");
-  slL_read_block(L, -1, &c); /* last: from here on it is sl_dit_new's */
-  lua_settop(L, -2);
-  slL_try(L, sl_dit_new(slL_context(L), &c, routing, box));
+  sl_dit_block block;
+  bool own = slL_read_block(L, -1, &c, &block); /* last: from here on it is the model's */
+  lua_pop(L, 1);
+  slL_try(L, sl_dit_new_with_block(slL_context(L), &c, routing, own ? &block : NULL, box));
   return 1;
 }
 
-static int describe(lua_State *L) {
-  const sl_dit_config *c = sl_dit_config_of(slL_check_model(L, 1));
-  lua_createtable(L, 0, 12);
-  lua_createtable(L, 3, 0);
-  lua_pushinteger(L, c->channels), lua_rawseti(L, -2, 1);
-  lua_pushinteger(L, c->height), lua_rawseti(L, -2, 2);
-  lua_pushinteger(L, c->width), lua_rawseti(L, -2, 3);
-  lua_setfield(L, -2, "input");
-  lua_pushinteger(L, c->patch), lua_setfield(L, -2, "patch");
-  lua_pushinteger(L, c->hidden), lua_setfield(L, -2, "hidden");
-  lua_pushinteger(L, c->depth), lua_setfield(L, -2, "depth");
-  lua_pushinteger(L, c->heads), lua_setfield(L, -2, "heads");
-  lua_pushnumber(L, c->mlp_ratio), lua_setfield(L, -2, "mlp_ratio");
-  lua_pushinteger(L, c->classes), lua_setfield(L, -2, "classes");
-  lua_pushnumber(L, c->class_dropout), lua_setfield(L, -2, "class_dropout");
-  lua_pushboolean(L, c->learn_sigma), lua_setfield(L, -2, "learn_sigma");
-  if (c->block.build) lua_pushstring(L, c->block.name), lua_setfield(L, -2, "block");
-  return 1;
-}
-
-void slL_open_dit(lua_State *L) { slL_model_kind(L, "dit", l_dit, describe); }
+void slL_open_dit(lua_State *L) { slL_model_kind(L, "dit", l_dit); }

@@ -1,5 +1,5 @@
 /* Tensor files and pictures. sluice.io returns nil, message, code where a file cannot be opened; all else raises. */
-#include "lbind.h"
+#include "l_io.h"
 #include "lcore.h"
 
 #include "io/picture.h"
@@ -19,6 +19,12 @@ static sl_tensor_file **push_file(lua_State *L) {
   sl_tensor_file **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   luaL_setmetatable(L, FILE_BOX);
+  return box;
+}
+
+sl_tensor_file **slL_push_tensor_file(lua_State *L) {
+  sl_tensor_file **box = push_file(L);
+  slL_try(L, sl_tensor_file_new(slL_context(L), box));
   return box;
 }
 
@@ -129,8 +135,7 @@ static int save(lua_State *L, bool raise) {
     return slL_error(L, "sluice.io.save: tensors is %s, expected {name = tensor}", slL_what(L, 2));
   if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
     return slL_error(L, "sluice.io.save: metadata is %s, expected a table of strings", slL_what(L, 3));
-  sl_tensor_file **file = push_file(L);
-  slL_try(L, sl_tensor_file_new(slL_context(L), file));
+  sl_tensor_file **file = slL_push_tensor_file(L);
   add_tensors(L, *file);
   if (!lua_isnil(L, 3)) add_meta(L, *file);
   sl_status s = sl_tensor_file_save(path, *file);
@@ -180,7 +185,7 @@ static int l_save_png(lua_State *L) {
         slL_unknown(L, what, "quant", lua_tostring(L, -1), quants);
     }
   }
-  slL_try(L, sl_png_write(path, images, &o));
+  slL_try(L, sl_png_write_as(path, images, &o));
   return 0;
 }
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lbind.h"
+#include "l_json.h"
 
 #define JSON_BOX "sluice.json_box"
 #define MAX_DEPTH 100
@@ -58,6 +58,16 @@ static int l_decode(lua_State *L) {
   cJSON_Delete(*box);
   *box = NULL;
   return 1;
+}
+
+void slL_push_json(lua_State *L, char *text) {
+  cJSON **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  luaL_setmetatable(L, JSON_BOX);
+  *box = cJSON_Parse(text);
+  sl_free(slL_context(L), text);
+  push_json(L, *box, 0);
+  lua_remove(L, -2);
 }
 
 /* --- encoding --- */

@@ -3,12 +3,15 @@
 
 #include <string.h>
 
-#include "l_routing.h"
+#include "io/checkpoint.h"
+#include "io/model_state.h"
+#include "l_io.h"
+#include "l_json.h"
 #include "lcore.h"
 #include "lfields.h"
+#include "model/model_description.h"
 
 #define MODEL "sluice.model"
-#define DESCRIBERS "sluice.describers" /* [kind] in the registry: a model's options as a table */
 #define MAX_KEEP 64
 
 sl_model **slL_push_model(lua_State *L) {
@@ -114,39 +117,18 @@ static int l_parts(lua_State *L) {
   return 1;
 }
 
-/* Copies the table {name = tensor} at idx into flat. Strict: names must match one to one. */
-static void load_parts(lua_State *L, sl_model *m, int idx, bool strict, sl_tensor *flat) {
-  int loaded = 0;
-  for (int i = 0; i < sl_params_count(m->params); i++) {
-    const sl_param *p = sl_params_get(m->params, i);
-    if (lua_getfield(L, idx, p->name) == LUA_TNIL) {
-      if (strict && p->trainable)
-        slL_error(L, "load_state: %s is missing (strict = false to keep what is there)", p->name);
-      lua_pop(L, 1);
-      continue;
-    }
-    sl_tensor *t = slL_check_tensor(L, -1);
-    if (!sl_shape_equal(sl_tensor_shape(t), &p->shape))
-      slL_error(L, "load_state: %s is %s, expected %s", p->name, sl_shape_text(sl_tensor_shape(t)),
-                sl_shape_text(&p->shape));
-    sl_tensor **part = slL_push_tensor(L);
-    slL_try(L, sl_params_part(m->params, i, flat, part));
-    slL_try(L, sl_tensor_copy(*part, t));
-    lua_pop(L, 2);
-    loaded++;
-  }
-  if (!loaded) slL_error(L, "load_state: none of the model's parameters is there");
-}
-
-static bool is_routing_buffer(const char *name) { return strstr(name, ".routing._unit_mapping") != NULL; }
-
-static void refuse_strangers(lua_State *L, sl_model *m, int idx) {
+/* The table {name = tensor} at idx as a file of tensors, left on the stack. */
+static sl_tensor_file *push_state(lua_State *L, int idx) {
+  luaL_checktype(L, idx, LUA_TTABLE);
+  sl_tensor_file **file = slL_push_tensor_file(L);
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
-    if (!name) slL_error(L, "load_state: expected {name = tensor}");
-    if (sl_params_find(m->params, name) < 0 && !is_routing_buffer(name))
-      slL_error(L, "load_state: the model has no parameter %s (strict = false to pass over it)", name);
+    if (lua_type(L, -2) != LUA_TSTRING) slL_error(L, "load_state: expected {name = tensor}");
+    sl_tensor *t = slL_test_tensor(L, -1);
+    const char *name = lua_tostring(L, -2);
+    if (!t) slL_error(L, "load_state: %s is %s, expected a tensor", name, slL_what(L, -1));
+    slL_try(L, sl_tensor_file_add(*file, name, t));
   }
+  return *file;
 }
 
 static int l_load_state(lua_State *L) {
@@ -158,36 +140,17 @@ static int l_load_state(lua_State *L) {
     slL_options(L, 3, "load_state", fields);
     strict = slL_field_boolean(L, 3, "load_state", "strict", true);
   }
-  if (lua_type(L, 2) == LUA_TSTRING) { /* a file: sluice.checkpoint knows its forms */
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "sluice.checkpoint");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "state");
-    lua_pushvalue(L, 2);
-    lua_call(L, 1, 1);
-    lua_replace(L, 2);
-  }
-  luaL_checktype(L, 2, LUA_TTABLE);
-  if (strict) refuse_strangers(L, m, 2);
-  /* into a copy first: a failure half-way must leave the model as it was */
-  sl_tensor *weights = weights_of(L, m), **copy = slL_push_tensor(L);
-  slL_try(L, sl_tensor_to(weights, SL_F32, NULL, copy));
-  load_parts(L, m, 2, strict, *copy);
-  slL_try(L, sl_tensor_copy(weights, *copy));
-  sl_tensor_bump(weights);
-  m->ready = true;
+  if (lua_type(L, 2) == LUA_TSTRING) slL_try(L, sl_model_load_state(m, lua_tostring(L, 2), strict));
+  else slL_try(L, sl_state_load(m, push_state(L, 2), "", strict));
   lua_settop(L, 1);
   return 1;
 }
 
-/* model:flatten {name = tensor} -> a flat array (what is missing stays 0). */
+/* model:flatten {name = tensor} -> a flat array. */
 static int l_flatten(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
-  luaL_checktype(L, 2, LUA_TTABLE);
-  sl_tensor **flat = slL_push_tensor(L);
-  slL_try(L, sl_params_array(m->params, flat));
-  load_parts(L, m, 2, true, *flat);
-  return 1;
+  sl_tensor_file *file = push_state(L, 2);
+  return slL_try(L, sl_state_flatten(m, file, "", slL_push_tensor(L)));
 }
 
 static int l_init(lua_State *L) {
@@ -200,17 +163,7 @@ static int l_init(lua_State *L) {
 }
 
 static int l_save(lua_State *L) {
-  slL_check_model(L, 1);
-  const char *path = luaL_checkstring(L, 2);
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "sluice.checkpoint");
-  lua_call(L, 1, 1);
-  lua_getfield(L, -1, "write");
-  lua_pushstring(L, path);
-  lua_pushcfunction(L, l_state);
-  lua_pushvalue(L, 1);
-  lua_call(L, 1, 1);
-  lua_call(L, 2, 0);
+  slL_try(L, sl_model_save(slL_check_model(L, 1), luaL_checkstring(L, 2)));
   return 0;
 }
 
@@ -445,17 +398,9 @@ static int l_info(lua_State *L) {
 /* What `sluice.<kind>` takes to make such a model again, as data. */
 static int l_describe(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
-  lua_getfield(L, LUA_REGISTRYINDEX, DESCRIBERS);
-  lua_getfield(L, -1, m->kind->name);
-  lua_pushvalue(L, 1);
-  lua_call(L, 1, 1);
-  lua_pushstring(L, m->kind->name), lua_setfield(L, -2, "kind");
-  lua_pushinteger(L, m->info.timesteps), lua_setfield(L, -2, "timesteps");
-  lua_pushinteger(L, m->seed), lua_setfield(L, -2, "seed");
-  lua_pushstring(L, m->tf32 ? "tf32" : sl_dtype_name(m->compute)), lua_setfield(L, -2, "precision");
-  lua_pushstring(L, sl_dtype_name(m->residual)), lua_setfield(L, -2, "residual");
-  slL_push_routing_description(L, m->routing);
-  lua_setfield(L, -2, "routing");
+  char *text = NULL;
+  slL_try(L, sl_model_describe(m, &text));
+  slL_push_json(L, text);
   return 1;
 }
 
@@ -523,17 +468,7 @@ static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__tostring"
 
 void slL_open_model(lua_State *L) { slL_class(L, MODEL, meta, methods); }
 
-void slL_model_kind(lua_State *L, const char *name, lua_CFunction make, lua_CFunction describe) {
+void slL_model_kind(lua_State *L, const char *name, lua_CFunction make) {
   lua_pushcfunction(L, make);
   lua_setfield(L, -2, name);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, DESCRIBERS);
-  lua_pushcfunction(L, describe);
-  lua_setfield(L, -2, name);
-  lua_pop(L, 1);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  luaL_getsubtable(L, -1, "sluice.core");
-  luaL_getsubtable(L, -1, "models");
-  lua_pushcfunction(L, make);
-  lua_setfield(L, -2, name);
-  lua_pop(L, 3);
 }

@@ -11,6 +11,6 @@ sl_model_options slL_field_model_options(lua_State *L, int idx, const char *what
 /* The name at t[1]; NULL for none. */
 const char *slL_preset_name(lua_State *L, int idx, const char *what, const char *example);
 /* Adds an architecture to the module, whose table is on the top: sluice.<name> = make. make takes a table of options.
- * describe(model) -> the options of its own (not timesteps, seed, precision, residual, routing) that make it again. */
-void slL_model_kind(lua_State *L, const char *name, lua_CFunction make, lua_CFunction describe);
+ */
+void slL_model_kind(lua_State *L, const char *name, lua_CFunction make);
 #endif

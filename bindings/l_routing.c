@@ -1,9 +1,12 @@
 /* sluice.routing: which channels work at which timestep. */
 #include "l_routing.h"
 
+#include <cjson/cJSON.h>
 #include <string.h>
 
+#include "l_json.h"
 #include "lfields.h"
+#include "routing/routing_description.h"
 
 #define ROUTING "sluice.routing"
 #define MAX_TABLES 10000
@@ -181,22 +184,18 @@ static int l_mask(lua_State *L) {
   return 1;
 }
 
-void slL_push_routing_description(lua_State *L, sl_routing *r) {
-  lua_createtable(L, 0, 4);
-  lua_pushstring(L, sl_routing_kind_name(r ? sl_routing_kind_of(r) : SL_ROUTING_NONE));
-  lua_setfield(L, -2, "kind");
-  if (!r) return;
-  if (sl_routing_kind_of(r) == SL_ROUTING_DTR) {
-    lua_pushnumber(L, sl_routing_alpha(r)), lua_setfield(L, -2, "alpha");
-    lua_pushstring(L, sl_routing_variant_name(sl_routing_variant_of(r))), lua_setfield(L, -2, "variant");
-  }
-  if (sl_routing_kind_of(r) == SL_ROUTING_DTR || sl_routing_kind_of(r) == SL_ROUTING_RANDOM)
-    lua_pushnumber(L, sl_routing_beta(r)), lua_setfield(L, -2, "beta");
-  if (sl_routing_kind_of(r) == SL_ROUTING_RANDOM) lua_pushinteger(L, sl_routing_seed(r)), lua_setfield(L, -2, "seed");
+static sl_status description(lua_State *L, const sl_routing *r, char **text) {
+  cJSON *object = cJSON_CreateObject();
+  sl_status s = object ? sl_routing_describe(r, object) : sl_fail(SL_STATUS_OOM, "no memory for a description");
+  if (s == SL_STATUS_OK) s = sl_object_print(slL_context(L), object, text);
+  cJSON_Delete(object);
+  return s;
 }
 
 static int l_describe(lua_State *L) {
-  slL_push_routing_description(L, check(L, 1));
+  char *text = NULL;
+  slL_try(L, description(L, check(L, 1), &text));
+  slL_push_json(L, text);
   return 1;
 }
 

@@ -4,6 +4,4 @@
 #include "routing/routing.h"
 /* The routing at idx; NULL for nil. Raises for anything else. */
 sl_routing *slL_opt_routing(lua_State *L, int idx, const char *what);
-/* Pushes a table that describes the routing: kind and its numbers. */
-void slL_push_routing_description(lua_State *L, sl_routing *r);
 #endif

@@ -5,6 +5,7 @@
 #include "embedded_lua.h"
 #include "lbind.h"
 #include "lcore.h"
+#include "sluice/version.h"
 
 /* --- the files inside --- */
 

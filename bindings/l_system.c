@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "lcore.h"
 #include "ops/dnnl_cpu.h"
+#include "sluice/version.h"
 
 /* --- files --- */
 

@@ -10,6 +10,7 @@
 #include "lbind.h"
 #include "lcore.h"
 #include "program_prompt.h"
+#include "sluice/version.h"
 
 /* What the signal handler sees: the one place with a global, since a handler takes no argument. */
 static lua_State *volatile running;

@@ -1,5 +1,6 @@
 /* The plain prompt: a line is an expression to show or a statement to run; incomplete statements go on. */
 #include "program_prompt.h"
+#include "sluice/version.h"
 
 #include <lauxlib.h>
 #include <stdio.h>

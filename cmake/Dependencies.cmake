@@ -19,6 +19,7 @@ endmacro()
 
 add_library(sluice_dependencies INTERFACE)
 sluice_pkg(LUA54 lua5.4 liblua5.4-dev)
+string(REGEX MATCH "^[0-9]+\\.[0-9]+" LUA54_VERSION_SHORT "${LUA54_VERSION}")
 sluice_pkg(PNG libpng libpng-dev)
 sluice_pkg(ZLIB zlib zlib1g-dev)
 sluice_pkg(CJSON libcjson libcjson-dev)

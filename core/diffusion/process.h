@@ -10,8 +10,7 @@
 #include "diffusion/schedule.h"
 #include "diffusion/weight.h"
 #include "graph/program.h"
-
-typedef enum sl_variance { SL_VARIANCE_LEARNED, SL_VARIANCE_FIXED_SMALL, SL_VARIANCE_FIXED_LARGE } sl_variance;
+#include "sluice/processes.h"
 
 /* Tables over t, f32 [T], computed in double. X(field) in the schedule's own names. */
 #define SL_DIFFUSION_TABLES(X)                                                                                         \
@@ -26,7 +25,7 @@ typedef enum sl_diffusion_table {
       SL_DIFFUSION_TABLE_COUNT
 } sl_diffusion_table;
 
-typedef struct sl_diffusion {
+struct sl_diffusion {
   sl_context *ctx;
   int refs;
   sl_schedule *schedule; /* owned; respaced */
@@ -38,16 +37,14 @@ typedef struct sl_diffusion {
   sl_tensor *loss_rows;    /* f64 [steps, SL_LOSS_COLUMNS] */
   sl_tensor *timestep_map; /* i64 [steps] */
   sl_eager *programs;
-} sl_diffusion;
+};
 
 /* Takes over the schedule (also on failure). original_steps: of the process before respacing. */
 SL_MUST_USE sl_status sl_diffusion_new(sl_context *ctx, sl_schedule *schedule, int64_t original_steps,
                                        sl_predict predict, sl_variance variance, sl_diffusion **out);
-sl_diffusion *sl_diffusion_retain(sl_diffusion *d);
-void sl_diffusion_release(sl_diffusion *d);
-/* Name of a table, and the table of a name (NULL: none). "timestep_map" is found too. */
 const char *sl_diffusion_table_name(sl_diffusion_table t);
-sl_tensor *sl_diffusion_find(sl_diffusion *d, const char *name);
+/* "eps" and "learned" and the like, lists that NULL ends. */
+extern const char *const sl_predict_names[], *const sl_variance_names[];
 double sl_diffusion_number(const sl_diffusion *d, sl_diffusion_table table, int64_t i); /* unrounded */
 /* The x0 that the network's prediction p stands for at step i: *of_x x + *of_p p. */
 void sl_diffusion_predicts(const sl_diffusion *d, int64_t i, double *of_x, double *of_p);

@@ -116,6 +116,7 @@ sl_status sl_schedule_respace(const sl_schedule *s, const int64_t *steps, int64_
   sl_status status = sl_schedule_from_betas(s->ctx, betas, n, out);
   sl_free(s->ctx, betas);
   if (status != SL_STATUS_OK) return status;
+  (*out)->name = s->name;
   for (int64_t i = 0; i < n; i++) (*out)->timestep_map[i] = s->timestep_map[steps[i]];
   return SL_STATUS_OK;
 }

@@ -6,8 +6,7 @@
 #include "diffusion/process.h"
 #include "model/model.h"
 #include "ops/sampler_update.h"
-
-typedef struct sl_sampler sl_sampler;
+#include "sluice/sampling.h"
 
 /* A sampler's rule. */
 typedef struct sl_sampler_kind {
@@ -57,11 +56,7 @@ int64_t sl_sampler_steps(const sl_sampler *s);
 SL_MUST_USE sl_status sl_sampler_step(sl_sampler *s, bool *done);
 int64_t sl_sampler_i(const sl_sampler *s); /* steps done so far: 1 … steps after a step */
 int64_t sl_sampler_t(const sl_sampler *s); /* original timestep of the last step; of the first before it */
-/* Copies for the caller to keep: what the last step (or the beginning) made, from which the next step goes on as the
- * caller left it; and that step's pred_xstart, NULL before the first. Asked again before the next step: the same one.
- */
-SL_MUST_USE sl_status sl_sampler_x(sl_sampler *s, sl_tensor **out);
-SL_MUST_USE sl_status sl_sampler_x0(sl_sampler *s, sl_tensor **out);
-SL_MUST_USE sl_status sl_sampler_set_x(sl_sampler *s, sl_tensor *x); /* f32 of x's shape; copied */
+/* Beside sl_sampler_x, x0 and set_x (sluice/sampling.h): before the first step x is the beginning and x0 NULL; asked
+ * again before the next step they give the same tensor. */
 
 #endif

@@ -21,6 +21,7 @@ static sl_status schedule_alloc(sl_context *ctx, int64_t T, sl_schedule **out) {
   if (!s) return SL_STATUS_OOM;
   s->ctx = ctx;
   s->T = T;
+  s->name = "custom";
   double *block = sl_alloc(ctx, (size_t)T * FIELD_COUNT * sizeof *block);
   s->timestep_map = sl_alloc(ctx, (size_t)T * sizeof *s->timestep_map);
   s->betas = block; /* the owner of the block: the first field */
@@ -83,6 +84,11 @@ static sl_status fill_fields(sl_schedule *s) {
   return SL_STATUS_OK;
 }
 
+const char *sl_schedule_known_name(const char *name) {
+  if (name && !strcmp(name, "linear")) return "linear";
+  return name && !strcmp(name, "cosine") ? "cosine" : "custom";
+}
+
 static sl_status finish(sl_schedule *s, sl_schedule **out) {
   sl_status status = fill_fields(s);
   if (status == SL_STATUS_OK) {
@@ -99,6 +105,7 @@ sl_status sl_schedule_linear(sl_context *ctx, int64_t T, sl_schedule **out) {
              (long long)T);
   sl_schedule *s;
   SL_TRY(schedule_alloc(ctx, T, &s));
+  s->name = "linear";
   double scale = 1000.0 / (double)T, first = scale * 0.0001, last = scale * 0.02;
   double step = (last - first) / (double)(T - 1);
   for (int64_t i = 0; i < T; i++) s->betas[i] = i == T - 1 ? last : (double)i * step + first;
@@ -114,6 +121,7 @@ sl_status sl_schedule_cosine(sl_context *ctx, int64_t T, sl_schedule **out) {
   *out = NULL;
   sl_schedule *s;
   SL_TRY(schedule_alloc(ctx, T, &s));
+  s->name = "cosine";
   for (int64_t i = 0; i < T; i++) {
     double beta = 1.0 - cosine_alpha_bar((double)(i + 1) / (double)T) / cosine_alpha_bar((double)i / (double)T);
     s->betas[i] = beta < 0.999 ? beta : 0.999;

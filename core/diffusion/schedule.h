@@ -29,6 +29,7 @@
 
 typedef struct sl_schedule {
   sl_context *ctx;
+  const char *name; /* "linear", "cosine", or "custom"; a respaced one keeps its name */
   int64_t T;
 #define X(field) double *field;
   SL_SCHEDULE_FIELDS(X)
@@ -45,6 +46,8 @@ SL_MUST_USE sl_status sl_schedule_cosine(sl_context *ctx, int64_t T, sl_schedule
 SL_MUST_USE sl_status sl_schedule_named(sl_context *ctx, const char *name, int64_t T, sl_schedule **out);
 /* betas [T], copied, each above 0 and below 1. */
 SL_MUST_USE sl_status sl_schedule_from_betas(sl_context *ctx, const double *betas, int64_t T, sl_schedule **out);
+/* The library's own copy of a schedule's name; "custom" for any that it does not know, and for NULL. */
+const char *sl_schedule_known_name(const char *name);
 void sl_schedule_free(sl_schedule *s); /* NULL is allowed */
 
 #endif

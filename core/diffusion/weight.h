@@ -3,9 +3,7 @@
 #define SL_DIFFUSION_WEIGHT_H
 
 #include "diffusion/schedule.h"
-
-/* What the network predicts; v = sqrt(A) eps - sqrt(1 - A) x0 (Salimans and Ho 2022). */
-typedef enum sl_predict { SL_PREDICT_EPS, SL_PREDICT_X0, SL_PREDICT_V } sl_predict;
+#include "sluice/processes.h"
 
 typedef enum sl_weight_kind {
   SL_WEIGHT_CONSTANT, /* 1 */

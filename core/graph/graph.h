@@ -6,6 +6,7 @@
 #define SL_GRAPH_GRAPH_H
 
 #include "graph/op.h"
+#include "sluice/recompute.h"
 
 /* One output of a node: a tensor to be. */
 struct sl_value {
@@ -105,12 +106,6 @@ void sl_graph_allow_tf32(sl_graph *g);
 
 /* Declares output `name`; written to the tensor bound at each run. */
 void sl_graph_output(sl_graph *g, const char *name, sl_value *v);
-/* What backward computes again instead of keeping it. */
-typedef enum sl_recompute {
-  SL_RECOMPUTE_NONE,
-  SL_RECOMPUTE_SEGMENTS, /* the inner values of segments, products too */
-  SL_RECOMPUTE_LIGHT,    /* norms and activations: no product (sl_op_rules.again) */
-} sl_recompute;
 /* dout[i] = d loss / d wrt[i], as new nodes. seed NULL: loss must be 0-d and the seed is 1; else seed is like loss.
  * Values that loss does not depend on get zeros. */
 SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt,

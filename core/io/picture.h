@@ -2,12 +2,11 @@
 #ifndef SL_IO_PICTURE_H
 #define SL_IO_PICTURE_H
 
+#include "sluice/pictures.h"
 #include "tensor/tensor.h"
 
 /* u8 [H,W,channels], channels 1 or 3. As Pillow's convert: "RGB" repeats grey and drops alpha, "L" is
  * (19595 R + 38470 G + 7471 B + 32768) >> 16. FORMAT: neither PNG nor JPEG, or broken; IO. */
 SL_MUST_USE sl_status sl_picture_read(sl_context *ctx, const char *path, int channels, sl_tensor **out);
-/* A picture as f32 [3,H,W] in [-1, 1] by x / 127.5 - 1. */
-SL_MUST_USE sl_status sl_image_load(sl_context *ctx, const char *path, sl_tensor **out);
 
 #endif

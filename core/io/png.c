@@ -197,7 +197,7 @@ static sl_status prepare(const sl_tensor *images, const sl_png_options *options,
   return sl_tensor_to(images, sl_tensor_dtype(images) == SL_U8 ? SL_U8 : SL_F32, &sl_device_cpu, pixels);
 }
 
-sl_status sl_png_write(const char *path, const sl_tensor *images, const sl_png_options *options) {
+sl_status sl_png_write_as(const char *path, const sl_tensor *images, const sl_png_options *options) {
   sl_png_options o;
   layout l;
   sl_tensor *pixels;
@@ -205,6 +205,10 @@ sl_status sl_png_write(const char *path, const sl_tensor *images, const sl_png_o
   sl_status status = write_grid(path, &l, pixels, o.quant);
   sl_tensor_release(pixels);
   return status;
+}
+
+sl_status sl_png_write(const char *path, const sl_tensor *images, int columns) {
+  return sl_png_write_as(path, images, &(sl_png_options){.columns = columns});
 }
 
 sl_status sl_image_grid(const sl_tensor *images, const sl_png_options *options, sl_tensor **out) {

@@ -15,7 +15,7 @@ static const char *const mask_names[] = {
 #define X(e, name) name,
     SL_ADM_MASKS(X)
 #undef X
-};
+        NULL};
 
 const char *sl_adm_mask_name(sl_adm_mask mask) { return mask_names[mask]; }
 
@@ -398,12 +398,55 @@ static sl_value *adm_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value *
 
 static void adm_free(sl_model *m) { sl_free(m->ctx, m->config); }
 
-static const sl_model_kind adm_kind = {.name = "adm",
-                                       .forward = adm_forward,
-                                       .free = adm_free,
-                                       .f32_residual = true,
-                                       .t_embed = "time_embed.2",
-                                       .landmarks = "emb, input_blocks.1, middle_block, output_blocks.0"};
+/* --- what checkpoints keep --- */
+
+#define FIELD(name, type)                                                                                              \
+  { #name, SL_FIELD_##type, offsetof(sl_adm_config, name), false, 0, 0, NULL }
+#define OPTIONAL(name)                                                                                                 \
+  { #name, SL_FIELD_INTEGER, offsetof(sl_adm_config, name), true, 0, 0, NULL }
+#define LIST(name, type, count)                                                                                        \
+  {                                                                                                                    \
+#name, SL_FIELD_##type, offsetof(sl_adm_config, name), false, SL_ADM_MAX_LEVELS, offsetof(sl_adm_config, count),   \
+        NULL                                                                                                           \
+  }
+static const sl_field fields[] = {
+    FIELD(image_size, INTEGER),
+    FIELD(in_channels, INTEGER),
+    FIELD(out_channels, INTEGER),
+    FIELD(model_channels, INTEGER),
+    FIELD(num_res_blocks, INTEGER),
+    LIST(attention_resolutions, INTEGER, attentions),
+    LIST(channel_mult, NUMBER, levels),
+    OPTIONAL(classes),
+    FIELD(class_dropout, NUMBER),
+    FIELD(num_heads, INTEGER),
+    OPTIONAL(num_head_channels),
+    FIELD(use_scale_shift_norm, BOOLEAN),
+    FIELD(resblock_updown, BOOLEAN),
+    FIELD(use_new_attention_order, BOOLEAN),
+    FIELD(conv_resample, BOOLEAN),
+    FIELD(dropout, NUMBER),
+    {"mask_at", SL_FIELD_CHOICE, offsetof(sl_adm_config, mask_at), false, 0, 0, mask_names},
+    {0},
+};
+
+static void defaults(void *config) { *(sl_adm_config *)config = sl_adm_defaults(); }
+
+static sl_status make(sl_context *ctx, const void *config, sl_routing *routing, sl_model **out) {
+  return sl_adm_new(ctx, config, routing, out);
+}
+
+const sl_model_kind sl_model_adm = {.name = "adm",
+                                    .forward = adm_forward,
+                                    .free = adm_free,
+                                    .f32_residual = true,
+                                    .t_embed = "time_embed.2",
+                                    .landmarks = "emb, input_blocks.1, middle_block, output_blocks.0",
+                                    .fields = fields,
+                                    .config_bytes = sizeof(sl_adm_config),
+                                    .options = offsetof(sl_adm_config, options),
+                                    .defaults = defaults,
+                                    .make = make};
 
 /* --- construction --- */
 
@@ -440,7 +483,7 @@ sl_status sl_adm_new(sl_context *ctx, const sl_adm_config *config, sl_routing *r
   status = channels ? SL_STATUS_OK : SL_STATUS_OOM;
   if (!channels) goto done;
   routed_places(a, channels);
-  status = sl_model_create(ctx, &adm_kind, a, &info, &c.options, routing, channels, out);
+  status = sl_model_create(ctx, &sl_model_adm, a, &info, &c.options, routing, channels, out);
   a = NULL; /* the model's, whatever became of it */
 done:
   sl_free(ctx, channels);
@@ -448,4 +491,4 @@ done:
   return status;
 }
 
-const sl_adm_config *sl_adm_config_of(const sl_model *m) { return m->kind == &adm_kind ? config_of(m) : NULL; }
+const sl_adm_config *sl_adm_config_of(const sl_model *m) { return m->kind == &sl_model_adm ? config_of(m) : NULL; }

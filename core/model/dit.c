@@ -58,6 +58,12 @@ static void fill_pos_embed(const void *user, const sl_shape *shape, float *out) 
 
 /* --- forward --- */
 
+/* What a model keeps. */
+typedef struct dit {
+  sl_dit_config config; /* first */
+  sl_dit_block block;   /* build NULL: DiT's own */
+} dit;
+
 typedef struct pass {
   sl_model *m;
   sl_builder *b;
@@ -154,7 +160,8 @@ static sl_value *own_block(const pass *p, int64_t i, sl_value *z, sl_value *c) {
   if (p->b->recompute) sl_segment_begin(g);
   if (mask) in = sl_mul(z, sl_cast(SL_RESHAPE(mask, mask->shape.dim[0], 1, mask->shape.dim[1]), z->dtype));
   push_layer(p, i);
-  sl_value *y = p->k->block.build(p->k->block.user, p->b, in, c, (int)i);
+  const sl_dit_block *block = &((const dit *)p->m->config)->block;
+  sl_value *y = block->build(block->user, p->b, in, c, (int)i);
   sl_scope_pop(g);
   if (y && !sl_shape_equal(&y->shape, &z->shape))
     y = sl_graph_fail(g, sl_fail(SL_STATUS_SHAPE, "dit: block %lld gives %s, expected %s, as its z", (long long)i + 1,
@@ -191,7 +198,7 @@ static sl_value *dit_blocks(const pass *p, sl_value *z) {
 static sl_value *blocks(const pass *p, sl_value *z, sl_value *c, int64_t out_channels) {
   const sl_dit_config *k = p->k;
   sl_init zero = {.kind = SL_INIT_ZERO};
-  sl_value *h = k->block.build ? own_blocks(p, z, c) : dit_blocks(p, z);
+  sl_value *h = ((const dit *)p->m->config)->block.build ? own_blocks(p, z, c) : dit_blocks(p, z);
   push_layer(p, k->depth);
   h = sl_nn_linear(p->b, "linear", h, k->patch * k->patch * out_channels, SL_ACT_NONE, zero);
   sl_scope_pop(p->b->g);
@@ -221,15 +228,51 @@ static void release_block(const sl_dit_block *block) {
 }
 
 static void dit_free(sl_model *m) {
-  release_block(&((sl_dit_config *)m->config)->block);
+  release_block(&((dit *)m->config)->block);
   sl_free(m->ctx, m->config);
 }
 
-static const sl_model_kind dit_kind = {.name = "dit",
-                                       .forward = dit_forward,
-                                       .free = dit_free,
-                                       .t_embed = "t_embedder.mlp.2",
-                                       .landmarks = "c, tokens, blocks.0"};
+/* --- what checkpoints keep --- */
+
+#define FIELD(name, type)                                                                                              \
+  { #name, SL_FIELD_##type, offsetof(dit, config.name), false, 0, 0, NULL }
+static const sl_field fields[] = {
+    {"input", SL_FIELD_INTEGER, offsetof(dit, config.channels), false, 3, 0, NULL}, /* and height and width */
+    FIELD(patch, INTEGER),
+    FIELD(hidden, INTEGER),
+    FIELD(depth, INTEGER),
+    FIELD(heads, INTEGER),
+    FIELD(mlp_ratio, NUMBER),
+    FIELD(classes, INTEGER),
+    FIELD(class_dropout, NUMBER),
+    FIELD(learn_sigma, BOOLEAN),
+    {"block", SL_FIELD_TEXT, offsetof(dit, block.name), true, 0, sizeof((dit *)0)->block.name, NULL},
+    {0},
+};
+
+static void defaults(void *config) { *(dit *)config = (dit){.config = sl_dit_defaults()}; }
+
+static sl_status make(sl_context *ctx, const void *config, sl_routing *routing, sl_model **out) {
+  const dit *d = config;
+  SL_REQUIRE(
+      !d->block.name[0], UNSUPPORTED,
+      "its blocks were written by who trained it (\"%s\") and have to be given again: in Lua sluice.load(path, { "
+      "recipe = FILE }), on the command line --recipe FILE; a run keeps its recipe beside its checkpoints, as "
+      "recipe.lua",
+      d->block.name);
+  return sl_dit_new(ctx, &d->config, routing, out);
+}
+
+const sl_model_kind sl_model_dit = {.name = "dit",
+                                    .forward = dit_forward,
+                                    .free = dit_free,
+                                    .t_embed = "t_embedder.mlp.2",
+                                    .landmarks = "c, tokens, blocks.0",
+                                    .fields = fields,
+                                    .config_bytes = sizeof(dit),
+                                    .options = offsetof(dit, config.options),
+                                    .defaults = defaults,
+                                    .make = make};
 
 /* --- construction --- */
 
@@ -254,23 +297,26 @@ static sl_status check_config(const sl_dit_config *c) {
   return SL_STATUS_OK;
 }
 
-sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *routing, sl_model **out) {
+sl_status sl_dit_new_with_block(sl_context *ctx, const sl_dit_config *config, sl_routing *routing,
+                                const sl_dit_block *block, sl_model **out) {
   *out = NULL;
-  sl_dit_config *c = NULL;
+  dit *d = NULL;
   int64_t *channels = NULL;
   sl_status status = check_config(config);
   if (status == SL_STATUS_OK) {
-    c = sl_alloc(ctx, sizeof *c);
+    d = sl_alloc(ctx, sizeof *d);
     channels = sl_alloc(ctx, (size_t)config->depth * sizeof *channels);
-    if (!c || !channels) status = SL_STATUS_OOM;
+    if (!d || !channels) status = SL_STATUS_OOM;
   }
   if (status != SL_STATUS_OK) {
-    release_block(&config->block);
-    sl_free(ctx, c);
+    if (block) release_block(block);
+    sl_free(ctx, d);
     sl_free(ctx, channels);
     return status;
   }
-  *c = *config;
+  *d = (dit){.config = *config};
+  if (block) d->block = *block;
+  sl_dit_config *c = &d->config;
   for (int64_t i = 0; i < c->depth; i++) channels[i] = c->hidden;
   bool one = c->classes == 1;
   if (one) c->class_dropout = 0;
@@ -286,9 +332,13 @@ sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *r
       .learn_sigma = c->learn_sigma,
       .routed_blocks = (int)c->depth,
   };
-  status = sl_model_create(ctx, &dit_kind, c, &info, &config->options, routing, channels, out);
+  status = sl_model_create(ctx, &sl_model_dit, d, &info, &config->options, routing, channels, out);
   sl_free(ctx, channels);
   return status;
 }
 
-const sl_dit_config *sl_dit_config_of(const sl_model *m) { return m->kind == &dit_kind ? m->config : NULL; }
+sl_status sl_dit_new(sl_context *ctx, const sl_dit_config *config, sl_routing *routing, sl_model **out) {
+  return sl_dit_new_with_block(ctx, config, routing, NULL, out);
+}
+
+const sl_dit_config *sl_dit_config_of(const sl_model *m) { return m->kind == &sl_model_dit ? m->config : NULL; }

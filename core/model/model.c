@@ -101,6 +101,7 @@ sl_model *sl_model_retain(sl_model *m) {
 
 void sl_model_release(sl_model *m) {
   if (!m || --m->refs > 0) return;
+  if (m->sample) m->free_sample(m->ctx, m->sample);
   sl_eager_free(m->programs);
   if (m->masks)
     for (int i = 0; i < m->info.routed_blocks; i++) sl_tensor_release(m->masks[i]);
@@ -111,6 +112,16 @@ void sl_model_release(sl_model *m) {
   m->kind->free(m);
   sl_free(m->ctx, m);
 }
+
+sl_model_info sl_model_info_of(const sl_model *m) { return m->info; }
+
+const char *sl_model_kind_name(const sl_model *m) { return m->kind->name; }
+
+sl_tensor *sl_model_mask_table(const sl_model *m, int block) {
+  return m->masks && block >= 0 && block < m->info.routed_blocks ? m->masks[block] : NULL;
+}
+
+void sl_model_count(const sl_model *m, int64_t *all, int64_t *trainable) { sl_params_numel(m->params, all, trainable); }
 
 /* --- weights --- */
 

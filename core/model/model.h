@@ -3,20 +3,14 @@
 #ifndef SL_MODEL_MODEL_H
 #define SL_MODEL_MODEL_H
 
+#include "base/description.h"
 #include "graph/program.h"
 #include "nn/params.h"
 #include "routing/routing.h"
+#include "sluice/models.h"
 
-/* What a program computes in, other than its model says. Not given: as the model says. */
-typedef struct sl_precision {
-  bool given;
-  sl_dtype compute, residual; /* f32 and f32, or bf16 and either */
-  bool tf32;                  /* with f32: sl_graph_allow_tf32 */
-} sl_precision;
 /* ARG, with `what` before it, for pairs that no model computes in. */
 SL_MUST_USE sl_status sl_precision_check(const char *what, sl_precision p);
-
-typedef struct sl_model sl_model;
 
 /* What an architecture brings. */
 typedef struct sl_model_kind {
@@ -28,34 +22,18 @@ typedef struct sl_model_kind {
   bool f32_residual;     /* blocks add in f32 whatever they compute in: residual bf16 is refused */
   const char *t_embed;   /* name of the timestep embedding after its MLP */
   const char *landmarks; /* names worth keeping, for messages: "c, tokens, blocks.0" */
+  /* What checkpoints keep: the fields of its configuration, under the names of Lua's options. */
+  const sl_field *fields;
+  size_t config_bytes, options; /* of the configuration; where in it its sl_model_options lie */
+  void (*defaults)(void *config);
+  sl_status (*make)(sl_context *ctx, const void *config, sl_routing *routing, sl_model **out);
 } sl_model_kind;
-
-/* What every architecture's configuration has. */
-typedef struct sl_model_options {
-  int64_t timesteps; /* rows of the mask tables */
-  uint32_t seed;
-  sl_dtype compute, residual; /* f32, or bf16 (then the residual stream f32 or bf16): see sl_builder */
-  bool tf32;
-  const sl_device *device; /* NULL: the CPU */
-} sl_model_options;
-
-/* What every architecture tells of itself. */
-typedef struct sl_model_info {
-  int64_t in_channels, out_channels, height, width;
-  int64_t classes; /* 0: takes no y */
-  bool null_class; /* row `classes` is the null class: guidance and y = NULL are possible */
-  bool one_class;  /* classes = 1: y is NULL or zeros */
-  double class_dropout;
-  bool learn_sigma;
-  int64_t timesteps; /* set by sl_model_create */
-  int routed_blocks;
-} sl_model_info;
 
 struct sl_model {
   sl_context *ctx;
   int refs;
   const sl_model_kind *kind;
-  void *config; /* of the kind */
+  void *config; /* of the kind; begins with its configuration */
   sl_model_info info;
   sl_params *params;
   sl_tensor *weights; /* flat; NULL until first use */
@@ -68,6 +46,9 @@ struct sl_model {
   sl_routing *routing; /* NULL: none */
   sl_tensor **masks;   /* [routed block] u8 [timesteps, C]; equal tables are one tensor */
   sl_eager *programs;
+  /* Of diffusion/sample_images.h: what its checkpoint stores for sampling, or NULL. */
+  void *sample;
+  void (*free_sample)(sl_context *ctx, void *sample);
 };
 
 /* For kinds: makes the common part, declares parameters by building once, evaluates routing for the routed blocks, of
@@ -83,15 +64,8 @@ sl_value *sl_model_mask(sl_model *m, sl_builder *b, int block, sl_value *t);
 /* Names what a whole block gives, outside the block's own scope: "blocks.3". */
 sl_value *sl_model_name_block(sl_value *v, const char *fmt, ...) SL_PRINTF(2, 3);
 
-sl_model *sl_model_retain(sl_model *m);
-void sl_model_release(sl_model *m);
-/* Brings the weights into being (seed of the model) if they are not there. */
-SL_MUST_USE sl_status sl_model_weights(sl_model *m, sl_tensor **borrowed);
 /* Tells the log, once per model, when it is about to run with weights that nobody loaded, trained or initialised. */
 void sl_model_warn_fresh(sl_model *m);
-SL_MUST_USE sl_status sl_model_init(sl_model *m, uint32_t seed);
-/* Moves the model: weights that exist are copied, trainers and samplers made of it before keep theirs. */
-SL_MUST_USE sl_status sl_model_to(sl_model *m, const sl_device *dev);
 /* One forward pass as nodes, for whoever builds bigger graphs (training, samplers). y as above. */
 void sl_precision_use(sl_precision p, sl_builder *b); /* before sl_model_build */
 sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);
@@ -101,19 +75,11 @@ sl_value *sl_model_build(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, s
 sl_value *sl_model_build_cfg(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y, sl_value *scale,
                              int64_t channels);
 
-/* Tensors may lie anywhere; results lie where x does.
- * x f32 [N,C,H,W]; t i64, i32 or f32 [N] or [1] or 0-d; y i64/i32 [N] or NULL. Labels and shapes are checked in words.
- * keep: names of values to return too ("c", "blocks.0"), kept[n_keep] owned by the caller. */
-SL_MUST_USE sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, int n_keep,
-                                       const char *const *keep, sl_tensor **out, sl_tensor **kept);
-SL_MUST_USE sl_status sl_model_forward_cfg(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, float scale,
-                                           int64_t channels, sl_tensor **out);
 /* d sum(output * upstream): by x, and by all trainable parameters as one flat array. */
 SL_MUST_USE sl_status sl_model_gradients(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, sl_tensor *upstream,
                                          sl_tensor **dx, sl_tensor **flat);
 /* The timestep embedding after its MLP, [N, hidden]. */
 SL_MUST_USE sl_status sl_model_t_embed(sl_model *m, sl_tensor *t, sl_tensor **out);
-SL_MUST_USE sl_status sl_model_macs(sl_model *m, int64_t batch, int64_t *macs); /* of one forward pass */
 /* Trace mode of one forward pass: calls back per node. */
 SL_MUST_USE sl_status sl_model_trace(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y,
                                      bool (*trace)(void *user, const sl_trace *t), void *user);

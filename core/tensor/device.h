@@ -3,6 +3,7 @@
 #define SL_TENSOR_DEVICE_H
 
 #include "gpu/gpu_runtime.h"
+#include "sluice/tensors.h"
 #include "tensor/fault.h"
 
 #ifdef __cplusplus
@@ -16,7 +17,6 @@ typedef struct sl_device_memory {
   uint64_t available, total, used, peak;
 } sl_device_memory;
 
-typedef struct sl_device sl_device;
 struct sl_view;
 struct sl_device {
   sl_device_kind kind;
@@ -66,14 +66,6 @@ typedef struct sl_device_driver {
 } sl_device_driver;
 extern const sl_device_driver sl_driver_cuda __attribute__((weak)), sl_driver_gpu_host __attribute__((weak));
 
-/* "cpu", "cuda" (the first), "cuda:1"; "auto" is sl_device_default's. Opened at first use, once for a context, and
- * closed with it. DEVICE error names what there is. */
-SL_MUST_USE sl_status sl_device_find(sl_context *ctx, const char *name, const sl_device **out);
-/* The device of models that name none: SLUICE_DEVICE in the environment, else the first GPU, else the CPU. A GPU build
- * without a GPU says so in the context's log, once. */
-SL_MUST_USE sl_status sl_device_default(sl_context *ctx, const sl_device **out);
-/* Name i, from 0, of the devices of this build and machine; NULL past the end. Nothing is opened. */
-const char *sl_device_name(int i);
 /* dst = src, views of one device's memory, as sl_view_copy does it on the host. ops/ defines it where GPUs are built
  * in. */
 extern sl_status sl_device_copy_views(const sl_device *dev, sl_context *ctx, const struct sl_view *dst,

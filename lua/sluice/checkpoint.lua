@@ -2,7 +2,6 @@
 -- use them and to go on. A digest of the whole file is checked whenever it is read.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
-local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -70,33 +69,14 @@ local function strip(tensors, prefix)
   return parts
 end
 
-local ROUTINGS = {
-  none = function() return nil end,
-  dtr = function(r) return sluice.routing.dtr { alpha = r.alpha, beta = r.beta, variant = r.variant } end,
-  random = function(r) return sluice.routing.random { beta = r.beta, seed = r.seed } end,
-}
-
--- The model that model:describe told of; masks: its tables where no formula gives them back.
-local function model_of(architecture, masks)
-  local kind, routing = architecture.kind, architecture.routing
-  local make_model = core.models[kind] or error(("the architecture is %s, which this version does not know"):format(tostring(kind)), 0)
-  architecture.kind = nil
-  if #masks > 0 then
-    architecture.routing = sluice.routing.table(masks)
-  else
-    local make = ROUTINGS[routing.kind] or error(("there is no routing %s"):format(tostring(routing.kind)), 0)
-    architecture.routing = make(routing)
-  end
-  return make_model(architecture)
-end
-
--- The model of a recipe's file with a checkpoint's parameters, for blocks written in Lua: no file but one that the user names is run.
-local function model_of_recipe(path, meta, architecture)
+-- For blocks written in Lua: the model of a recipe's file with a checkpoint's parameters. No file but one that the user names is run.
+-- meta: the checkpoint's.
+local function model_of_recipe(path, meta)
   local r = require("sluice.code").load_recipe(path)
   if not require("sluice.recipe").is(r) then error(("%s does not return a recipe"):format(path), 0) end
   local model = r:resolve(json.decode(meta.parameters)).model
   local settings = require "sluice.settings"
-  local differ = settings.compare(settings.of_model(architecture), settings.of_model(model:describe()))
+  local differ = settings.compare(settings.of_model(json.decode(meta.architecture)), settings.of_model(model:describe()))
   for _, line in ipairs(differ.refused) do
     if line:match "^model%.block:" then
       io.stderr:write(("sluice: warning: %s: the block's code is not what was trained\n"):format(path))
@@ -105,15 +85,6 @@ local function model_of_recipe(path, meta, architecture)
     end
   end
   return model
-end
-
-local function masks_of(tensors)
-  local masks, i = {}, 0
-  while tensors["tables.mask." .. i] do
-    masks[i + 1] = tensors["tables.mask." .. i]
-    i = i + 1
-  end
-  return masks
 end
 
 -- The options of sluice.sample that stored settings and o, over them, make.
@@ -136,27 +107,6 @@ end
 -- loaded.sample is the settings, and loaded:sample { … } draws with them.
 local Settings = { __call = function(settings, loaded, o) return checkpoint.sample(loaded, settings, o) end }
 
-local function assemble(tensors, meta, recipe)
-  local architecture, model = json.decode(meta.architecture), nil
-  if recipe then
-    model = model_of_recipe(recipe, meta, architecture)
-  elseif architecture.block then
-    error("its blocks are written in Lua, which is run only when you name the file: sluice.load(path, { recipe = FILE }), "
-      .. "or --recipe FILE; a run keeps its recipe beside its checkpoints, as recipe.lua", 0)
-  else
-    model = model_of(architecture, masks_of(tensors))
-  end
-  model:load_state(strip(tensors, "model."))
-  local loaded = {
-    model = model, diffusion = core.diffusion_from(json.decode(meta.diffusion), tensors["tables.betas"]),
-    sample = setmetatable(json.decode(meta.sample), Settings), ema = {}, step = math.tointeger(tonumber(meta.step)) or 0,
-  }
-  for k, decay in ipairs(json.decode(meta.ema)) do
-    loaded.ema[k] = { decay = tonumber(decay), weights = model:flatten(strip(tensors, "ema." .. decay .. ".")) }
-  end
-  return loaded
-end
-
 -- The newest of a run's checkpoints that `read_one` can read; the damaged ones are named.
 local function newest(folder, read_one)
   local list = folder:checkpoints()
@@ -174,36 +124,6 @@ local function newest(folder, read_one)
   error(("%s: none of its %d checkpoints can be read; the last: %s"):format(folder.dir, #list, fault), 0)
 end
 
--- The parameters of a checkpoint, a run or an export, by bare name.
-function checkpoint.state(path)
-  local function state(file)
-    local tensors, meta = read(file)
-    return meta.format == nil and tensors or strip(tensors, "model.")
-  end
-  if run_folder.is_run(path) then return newest(run_folder.open(path), state) end
-  return state(path)
-end
-
--- { path, tensors, meta } of a checkpoint.
-local function read_file(path)
-  local tensors, meta = read(path)
-  if meta.format == nil then
-    error(("sluice.load: %s has no architecture in it (an export?); make the model and use model:load_state(path)"):format(path), 0)
-  end
-  if meta.format ~= FORMAT then
-    error(("sluice.load: %s has format %s, this version reads %s"):format(path, meta.format, FORMAT), 0)
-  end
-  return { path = path, tensors = tensors, meta = meta }
-end
-
-local function load_any(path, recipe)
-  local file = run_folder.is_run(path) and newest(run_folder.open(path), read_file) or read_file(path)
-  local ok, loaded = pcall(assemble, file.tensors, file.meta, recipe)
-  if not ok then error(("sluice.load: %s: %s"):format(file.path, (tostring(loaded):gsub("^[^\n]-:%d+: ", ""))), 0) end
-  loaded.meta, loaded.path = file.meta, file.path
-  return loaded
-end
-
 -- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws.
 -- path: a checkpoint, or a run, of which the newest checkpoint that is whole is taken.
 -- options: recipe, the file whose recipe makes the model (needed where blocks are written in Lua).
@@ -212,8 +132,10 @@ function checkpoint.load(path, options)
     error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)
   end
   local o = fields.check(options or {}, { "recipe" }, "sluice.load", 2)
-  local ok, loaded = pcall(load_any, path, fields.get(o, "recipe", "string", nil, "sluice.load", 2))
-  if not ok then error(loaded, 2) end
+  local recipe = fields.get(o, "recipe", "string", nil, "sluice.load", 2)
+  local ok, loaded = pcall(core.load_checkpoint, path, recipe and function(meta) return model_of_recipe(recipe, meta) end)
+  if not ok then error("sluice.load: " .. tostring(loaded):gsub("^[^\n]-:%d+: ", ""), 2) end
+  setmetatable(loaded.sample, Settings)
   return loaded
 end
 
@@ -259,9 +181,11 @@ end
 
 -- Writes a loaded checkpoint without its optimizer: the model's weights are those of one EMA. o: ema, dtype
 function checkpoint.export(path, loaded, o)
+  local sample = {}
+  for k, v in pairs(loaded.sample) do sample[k] = k ~= "ema" and v or nil end -- the one that it named is the model's weights now
   local weights = checkpoint.ema(loaded.ema, o and o.ema) or loaded.model:flatten(loaded.model:state())
   checkpoint.save(path, {
-    model = loaded.model, diffusion = loaded.diffusion, weights = weights, sample = loaded.sample, step = loaded.step,
+    model = loaded.model, diffusion = loaded.diffusion, weights = weights, sample = sample, step = loaded.step,
     recipe = loaded.meta.recipe, parameters = json.decode(loaded.meta.parameters), settings = json.decode(loaded.meta.settings or "{}"),
     seed = tonumber(loaded.meta.seed) or 0,
   }, o and o.dtype or "f32")

@@ -61,7 +61,7 @@ static sl_tensor *filled(sl_dtype dtype, sl_shape shape, double from, double ste
 /* Writes, reads back. */
 static sl_tensor *through_png(sl_tensor *images, const sl_png_options *o) {
   sl_tensor *t;
-  if (sl_png_write(at("x.png"), images, o) != SL_STATUS_OK) fail_msg("%s", sl_error());
+  if (sl_png_write_as(at("x.png"), images, o) != SL_STATUS_OK) fail_msg("%s", sl_error());
   if (sl_png_read(ctx, at("x.png"), &t) != SL_STATUS_OK) fail_msg("%s", sl_error());
   unlink(at("x.png"));
   return t;
@@ -146,20 +146,20 @@ static void test_png_refused(void **state) {
   sl_tensor *ints = filled(SL_I32, SL_SHAPE(3, 8, 8), 0, 0, 1), *flat = filled(SL_F32, SL_SHAPE(8, 8), 0, 0, 1);
   sl_tensor *none = filled(SL_F32, SL_SHAPE(0, 3, 8, 8), 0, 0, 1),
             *good = filled(SL_F32, SL_SHAPE(3, 64, 64), 0, 0.01, 150);
-  FAILS(SHAPE, "latents", sl_png_write(at("x.png"), latents, NULL));
-  FAILS(SHAPE, "8 channels; expected [N,H,W,C]", sl_png_write(at("x.png"), bytes, NULL));
-  FAILS(DTYPE, "i32", sl_png_write(at("x.png"), ints, NULL));
-  FAILS(SHAPE, "[8,8]", sl_png_write(at("x.png"), flat, NULL));
-  FAILS(SHAPE, "nothing", sl_png_write(at("x.png"), none, NULL));
-  FAILS(ARG, "columns is -1", sl_png_write(at("x.png"), good, &(sl_png_options){.columns = -1}));
-  FAILS(ARG, "scale is -1", sl_png_write(at("x.png"), good, &(sl_png_options){.scale = -1}));
-  FAILS(IO, "/nowhere/", sl_png_write("/nowhere/x.png", good, NULL));
-  FAILS(IO, "/dev/full", sl_png_write("/dev/full", good, NULL));
+  FAILS(SHAPE, "latents", sl_png_write_as(at("x.png"), latents, NULL));
+  FAILS(SHAPE, "8 channels; expected [N,H,W,C]", sl_png_write_as(at("x.png"), bytes, NULL));
+  FAILS(DTYPE, "i32", sl_png_write_as(at("x.png"), ints, NULL));
+  FAILS(SHAPE, "[8,8]", sl_png_write_as(at("x.png"), flat, NULL));
+  FAILS(SHAPE, "nothing", sl_png_write_as(at("x.png"), none, NULL));
+  FAILS(ARG, "columns is -1", sl_png_write_as(at("x.png"), good, &(sl_png_options){.columns = -1}));
+  FAILS(ARG, "scale is -1", sl_png_write_as(at("x.png"), good, &(sl_png_options){.scale = -1}));
+  FAILS(IO, "/nowhere/", sl_png_write_as("/nowhere/x.png", good, NULL));
+  FAILS(IO, "/dev/full", sl_png_write_as("/dev/full", good, NULL));
   sl_status status = SL_STATUS_OOM; /* each call of sl_alloc fails once */
   for (int n = 0; status != SL_STATUS_OK; n++) {
     uint64_t blocks = sl_context_memory(ctx).blocks;
     sl_context_fail_after(ctx, n);
-    status = sl_png_write(at("x.png"), good, NULL);
+    status = sl_png_write_as(at("x.png"), good, NULL);
     sl_context_fail_after(ctx, -1);
     if (status != SL_STATUS_OK) assert_int_equal(status, SL_STATUS_OOM);
     assert_int_equal(access(at("x.png"), F_OK) == 0, status == SL_STATUS_OK);

@@ -38,15 +38,29 @@ static sl_value *plain_forward(sl_model *m, sl_builder *b, sl_value *x, sl_value
 }
 
 static void plain_free(sl_model *m) { sl_free(m->ctx, m->config); }
+/* --- part 2 --- */
+#define FIELD(name)                                                                                                    \
+  { #name, SL_FIELD_INTEGER, offsetof(plain_config, name), false, 0, 0, NULL }
+static const sl_field plain_fields[] = {FIELD(in_channels), FIELD(side), FIELD(channels), FIELD(blocks), {0}};
+
+static void plain_defaults(void *config) { *(plain_config *)config = (plain_config){.options.timesteps = 1000}; }
+
+static sl_status plain_new(sl_context *ctx, const void *config, sl_routing *routing, sl_model **out);
 
 static const sl_model_kind plain_kind = {.name = "plain",
                                          .forward = plain_forward,
                                          .free = plain_free,
                                          .f32_residual = true,
                                          .t_embed = "time_embed.2",
-                                         .landmarks = "blocks.0"};
-/* --- part 2 --- */
-static sl_status plain_new(sl_context *ctx, const plain_config *config, sl_routing *routing, sl_model **out) {
+                                         .landmarks = "blocks.0",
+                                         .fields = plain_fields,
+                                         .config_bytes = sizeof(plain_config),
+                                         .options = offsetof(plain_config, options),
+                                         .defaults = plain_defaults,
+                                         .make = plain_new};
+
+static sl_status plain_new(sl_context *ctx, const void *described, sl_routing *routing, sl_model **out) {
+  const plain_config *config = described;
   *out = NULL;
   SL_REQUIRE(config->channels > 0 && config->channels % 32 == 0, ARG,
              "plain: channels is %lld, expected a multiple of 32 (GroupNorm)", (long long)config->channels);
@@ -67,6 +81,7 @@ static sl_status plain_new(sl_context *ctx, const plain_config *config, sl_routi
 }
 /* --- end --- */
 
+#include "model/model_description.h"
 #include "on_context.h"
 
 static void test_it_works(void **state) {
@@ -101,7 +116,33 @@ static void test_it_works(void **state) {
   sl_model_release(m);
 }
 
+/* What a checkpoint keeps makes the same model; a key that it does not know is named. */
+static void test_it_is_described(void **state) {
+  (void)state;
+  plain_config c = {.in_channels = 3, .side = 8, .channels = 32, .blocks = 2, .options = {.timesteps = 50, .seed = 7}};
+  sl_routing *routing;
+  sl_model *m, *again;
+  char *text, *second;
+  OK(sl_routing_random(ctx, 0.5, 3, &routing));
+  OK(plain_new(ctx, &c, routing, &m));
+  sl_routing_release(routing);
+  OK(sl_model_describe(m, &text));
+  OK(sl_model_of_kind(ctx, &plain_kind, text, 0, NULL, &again));
+  OK(sl_model_describe(again, &second));
+  assert_string_equal(text, second);
+  assert_non_null(strstr(text, "\"channels\":32") && strstr(text, "\"timesteps\":50"));
+  assert_memory_equal(sl_tensor_data(sl_model_mask_table(m, 1)), sl_tensor_data(sl_model_mask_table(again, 1)),
+                      50 * 32);
+  sl_model_release(again);
+  assert_int_equal(sl_model_of_kind(ctx, &plain_kind, "{\"channels\":32,\"wings\":2}", 0, NULL, &again),
+                   SL_STATUS_FORMAT);
+  assert_non_null(strstr(sl_error(), "the architecture has \"wings\", which this version does not know"));
+  sl_free(ctx, text);
+  sl_free(ctx, second);
+  sl_model_release(m);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_it_works)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_it_works), cmocka_unit_test(test_it_is_described)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }

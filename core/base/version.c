@@ -1,0 +1,3 @@
+#include "sluice/version.h"
+
+const char *sl_version(void) { return SLUICE_VERSION; }
