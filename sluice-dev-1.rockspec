@@ -11,7 +11,7 @@ description = {
 dependencies = { "lua >= 5.4, < 5.5", "argparse >= 0.7" }
 build = {
   type = "command",
-  build_command = "cmake -S . -B build/rock -D CMAKE_BUILD_TYPE=Release -D BUILD_TESTING=OFF"
+  build_command = "cmake -S . -B build/rock $(command -v ninja >/dev/null && echo -G Ninja) -D CMAKE_BUILD_TYPE=Release -D BUILD_TESTING=OFF"
     .. " && cmake --build build/rock --parallel --target sluice sluice_module",
   install = {
     lib = { sluice = "build/rock/sluice.so" },

@@ -2,7 +2,8 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(SLUICE_INSTALL_LUADIR lib/lua/${LUA54_VERSION_SHORT} CACHE STRING "Where the Lua module goes, below the prefix")
-set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON) # libraries outside the system's folders, and a sanitizer's
+# Libraries outside the system's folders, and a sanitizer's
+set_target_properties(sluice sluice_shared sluice_module PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON INSTALL_RPATH "${asan_folder}")
 
 # The shared library shows what the public headers declare, and nothing else.
 file(GLOB public_headers CONFIGURE_DEPENDS core/sluice/*.h)

@@ -1,8 +1,9 @@
 #!/bin/bash
-# install.sh BUILD CC CXX [sanitized]: installs the build into a folder, moves it, and builds and runs what a host builds against it:
+# install.sh BUILD CC CXX [PRELOAD]: installs the build into a folder, moves it, and builds and runs what a host builds against it:
 # every program of examples/embed, with pkg-config and with CMake's find_package, shared and static, with every compiler that there is.
+# PRELOAD: of a sanitized build, what an interpreter that knows nothing of sanitizers must load first.
 set -euo pipefail
-build=$1 cc=$2 cxx=$3 sanitized=${4:-}
+build=$1 cc=$2 cxx=$3 preload=${4:-}
 source=$PWD
 work=$(mktemp -d "$build/install-test-XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -22,7 +23,7 @@ digits=$prefix/share/sluice/models/digits.safetensors
 version=$(sed -n 's/#define SLUICE_VERSION "\(.*\)"/\1/p' core/sluice/version.h)
 [ "$(pkg-config --modversion sluice)" = "$version" ] || die "sluice.pc says another version than $version"
 [ "$("$prefix/bin/sluice" -e 'print(require("sluice").version)')" = "$version" ] || die "the installed program does not run"
-[ "$(lua5.4 -e 'print(require("sluice").version)')" = "$version" ] || die "lua5.4 does not find the installed module"
+[ "$(LD_PRELOAD=$preload lua5.4 -e 'print(require("sluice").version)')" = "$version" ] || die "lua5.4 does not find the installed module"
 
 # --- what the libraries show ---
 shown() { nm "$@" 2>/dev/null | awk 'NF == 3 { print $3 }'; }
@@ -41,7 +42,7 @@ lacking=$(comm -13 "$work/shown" "$work/declared" | tr '\n' ' ')
 
 # --- headers, each alone ---
 compilers=$cc
-[ -n "$sanitized" ] || for other in gcc clang; do
+[ -n "$preload" ] || for other in gcc clang; do
   [ "$other" = "$(basename "$cc")" ] || ! command -v $other >/dev/null || compilers+=" $other"
 done
 strict="-Wall -Wextra -pedantic -Wshadow -Werror -fsyntax-only -I$prefix/include"
@@ -54,7 +55,7 @@ done
 
 # --- programs ---
 memcheck=
-if [ -z "$sanitized" ] && command -v valgrind >/dev/null; then
+if [ -z "$preload" ] && command -v valgrind >/dev/null; then
   memcheck="valgrind -q --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=9"
   memcheck+=" --suppressions=$source/tests/valgrind.supp"
 fi
@@ -100,7 +101,7 @@ done
 at=$work/$(basename "$cc")
 refusals "$at"
 "$at/allocator" "$digits" | grep 'none leaked' || die "allocator found a leak"
-"$at/lua-states" "$digits" | grep -c '^seed . *: mean' | grep -qx 2 || die "lua-states failed"
+LD_PRELOAD=$preload "$at/lua-states" "$digits" | grep -c '^seed . *: mean' | grep -qx 2 || die "lua-states failed"
 [ -z "$memcheck" ] || { run_all "$at" 1 $memcheck && echo "valgrind: fine"; }
 
 # --- the guide's programs, as they stand there ---
