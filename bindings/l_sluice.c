@@ -183,10 +183,14 @@ static int l_signature(lua_State *L) {
 static const luaL_Reg functions[] = {
     {"devices", l_devices}, {"memory", l_memory}, {"threads", l_threads}, {"set_threads", l_set_threads}, {NULL, NULL}};
 
+/* core.classes() -> {class name = {method names}}: their metatables are locked. */
+static int l_classes(lua_State *L) { return slL_push_classes(L); }
+
 static void share_with_core(lua_State *L, int module) {
   slL_core(L, "next_seed", l_next_seed);
   slL_core(L, "signature", l_signature);
   slL_core(L, "set_memory", l_set_memory);
+  slL_core(L, "classes", l_classes);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   luaL_getsubtable(L, -1, "sluice.core");
   lua_getfield(L, module, "version");
