@@ -116,7 +116,7 @@ end
 --- @return string
 --- @example
 --- print(sluice.help "randn")
---- assert(sluice.help "rnadn" :find "randn")
+--- print(sluice.help "sotfmax":match "softmax")  --> softmax
 function help.help(name)
   if name == nil then return index() end
   if type(name) ~= "string" then error("sluice.help: expected a name, like \"softmax\" or \"io.load\"", 2) end

@@ -42,12 +42,14 @@ local function add_parameters(out, e)
 end
 
 local function add_returns(out, e)
-  if #e.returns == 0 then return end
+  local first = e.returns[1]
+  if not first then return end
+  local told = #e.returns == 1 and not first.name and first.text == "" and #first.fields == 0 -- by the call itself
   local words = {}
   for i, r in ipairs(e.returns) do
     words[i] = code(r.type) .. (r.name and " " .. r.name or "") .. (r.text ~= "" and ", " .. r.text or "")
   end
-  out[#out + 1] = "Returns " .. table.concat(words, "; ") .. ".\n"
+  if not told then out[#out + 1] = "Returns " .. table.concat(words, "; ") .. ".\n" end
   for _, r in ipairs(e.returns) do add_table(out, "field of the result", r.fields) end
 end
 
@@ -125,8 +127,8 @@ end
 
 local function index_text(pages, more)
   local out = { NOTE, "# Reference\n", "Every public name. `sluice.help \"dit\"` tells the same in the program; the [guide](../guide.md) "
-    .. "tells how they work together. Types are written as LuaLS writes them: `integer[]` is a list of integers, `a?` may be left out, "
-    .. "`...` stands for any number. A call in braces, `sluice.dit { … }`, takes one table of named fields.\n" }
+    .. "tells how they work together. Types are written as LuaLS writes them: `integer[]` is a list of integers, `a?` may be left out "
+    .. "(its text then begins with what stands in its place), `...` stands for any number. A call in braces, `sluice.dit { … }`, takes one table of named fields.\n" }
   for _, page in ipairs(pages) do
     out[#out + 1] = ("## [%s](%s.md)\n"):format(page.title, page.id)
     for _, section in ipairs(page.sections) do

@@ -1,0 +1,173 @@
+-- Compares the documentation with the module that runs: names that are missing or too many, fields of options, fields of objects.
+-- Runs inside the sluice program.
+local core = require "sluice.core"
+local doc_areas = require "doc_areas"
+local sluice = require "sluice"
+
+local doc_live = {}
+
+-- Classes of userdata that no user gets hold of.
+local PRIVATE = { ["sluice.tensor_file"] = true, ["sluice.bench_pass"] = true, ["sluice.json_box"] = true }
+
+local function add_part(names, key, value)
+  names["sluice." .. key] = true
+  if type(value) ~= "table" then return end
+  for part in pairs(value) do names[("sluice.%s.%s"):format(key, part)] = true end
+end
+
+-- The module's names, and those of the tables in it; lazily loaded ones too.
+local function module_names(root)
+  local names = {}
+  for line in io.lines(root .. "/bindings/modules.def") do
+    local lazy = line:match "^SL_LUA_LAZY%(([%w_]+),"
+    if lazy then add_part(names, lazy, sluice[lazy]) end
+  end
+  for key, value in pairs(sluice) do add_part(names, key, value) end
+  return names
+end
+
+local function class_of(metatable_name)
+  return "sluice." .. metatable_name:match "%.(.*)$":gsub("^%l", string.upper)
+end
+
+-- Methods of userdata, which core.classes tells; operations are the tensors' too.
+local function add_methods(names, operations)
+  for metatable, methods in pairs(core.classes()) do
+    local class = class_of(metatable)
+    for _, method in ipairs(PRIVATE[metatable] and {} or methods) do
+      if not (class == "sluice.Tensor" and operations["sluice." .. method]) then
+        names[("%s:%s"):format(doc_areas.receiver(class), method)] = true
+      end
+    end
+  end
+end
+
+-- The object of a class's @setup; nil without one.
+local function object_of(class)
+  if not class.setup then return nil end
+  local name = doc_areas.receiver(class.name)
+  local chunk = assert(load(("%s\nreturn %s"):format(class.setup, name), "=setup of " .. class.name, "t"))
+  return chunk()
+end
+
+-- Methods of objects that are Lua's: functions in the table or behind its metatable, callable tables.
+local function add_object(names, class, object)
+  if type(object) ~= "table" then return end
+  local meta = getmetatable(object)
+  for _, t in ipairs { object, type(meta) == "table" and type(meta.__index) == "table" and meta.__index or {} } do
+    for key, value in pairs(t) do
+      local callable = type(value) == "table" and type(getmetatable(value)) == "table" and getmetatable(value).__call
+      if type(key) == "string" and not key:match "^__" and (type(value) == "function" and t ~= object or callable) then
+        names[("%s:%s"):format(doc_areas.receiver(class.name), key)] = true
+      end
+    end
+  end
+end
+
+-- Fields that are documented without a ? are there.
+local function check_fields(source, class, object, fault)
+  local fields = {}
+  for _, f in ipairs(class.fields) do
+    if f.name:match "^[%a_][%w_]*$" then fields[#fields + 1] = { f.name, f.optional } end
+  end
+  for _, m in ipairs(doc_areas.members(source.entries, class.name)) do
+    if m.kind == "field" then fields[#fields + 1] = { m.name:match "%.(.*)$", m.optional } end
+  end
+  for _, f in ipairs(object ~= nil and fields or {}) do
+    local ok, value = pcall(function() return object[f[1]] end)
+    if not f[2] and (not ok or value == nil) then fault("%s has no field %s", class.name, f[1]) end
+  end
+end
+
+-- A key that is near no name: the error then lists those that there are.
+local STRANGE = ("?"):rep(61)
+
+-- A value of a documented type, for the arguments before the options.
+local function value_of(kind)
+  if kind:match "^integer" or kind:match "^number" then return 1 end
+  if kind:match "^integer%[%]" then return { 1 } end
+  if kind:match "Tensor" then return sluice.zeros { 1, 3, 2, 2 } end
+  if kind:match "^string" then return "name" end
+  if kind:match "^fun" then return function() end end
+  return nil
+end
+
+-- The keys that a function takes in its argument number `at`; nil where it cannot be asked.
+local function keys_of(f, e, at, object)
+  local args, n = { object }, object ~= nil and 1 or 0
+  for i = 1, at - 1 do args[n + i] = value_of(e.params[i].type) end
+  args[n + at] = { [STRANGE] = 1 }
+  local ok, message = pcall(f, table.unpack(args, 1, n + at))
+  local list = not ok and tostring(message):match "; there are:? (.*)$"
+  if not list then return nil end
+  local keys = {}
+  for word in list:gmatch "[%w_]+" do keys[word] = true end
+  return keys
+end
+
+local function function_of(name)
+  local value = sluice
+  for part in name:match "^sluice%.(.*)$":gmatch "[%w_]+" do value = value[part] end
+  return value
+end
+
+local function check_keys(e, p, keys, fault)
+  local known = {}
+  for _, f in ipairs(p.fields) do
+    local name = f.name:match "^%[(%d+)%]$" or f.name:match "^[%w_]+"
+    known[name] = true
+    if not keys[name] and not tonumber(name) then fault("%s takes no field %s (%s:%d)", e.name, name, e.file, e.line) end
+  end
+  for key in pairs(keys) do
+    if not known[key] and not tonumber(key) then fault("%s takes the field %s, which is not documented (%s:%d)", e.name, key, e.file, e.line) end
+  end
+end
+
+local function check_options(source, objects, fault)
+  local asked = 0
+  for _, e in ipairs(source.entries) do
+    local object = objects[e.name:match "^(%l[%w_]*):"]
+    for at, p in ipairs(e.params) do
+      local f = e.kind == "function" and function_of(e.name) or object and object[e.name:match ":(.*)$"]
+      local keys = #p.fields > 0 and f and keys_of(f, e, at, object)
+      if keys then
+        asked = asked + 1
+        check_keys(e, p, keys, fault)
+      end
+    end
+  end
+  return asked
+end
+
+-- fault(text, …) is called for each. Returns how many names and tables of options were compared.
+function doc_live.check(source, root, fault)
+  local operations, objects = {}, {}
+  for _, e in ipairs(source.operations) do
+    operations[e.name] = true
+    if e.text == "" then fault("%s: no comment in core/ops/ops.h or beside its row in ops.def", e.name) end
+  end
+  local names = module_names(root)
+  add_methods(names, operations)
+  for _, e in ipairs(source.entries) do
+    if e.kind == "class" then
+      local ok, object = pcall(object_of, e)
+      if not ok then fault("%s: @setup: %s", e.name, tostring(object)) end
+      objects[doc_areas.receiver(e.name)] = ok and object or nil
+      add_object(names, e, ok and object or nil)
+      check_fields(source, e, ok and object or nil, fault)
+    end
+  end
+  local count = 0
+  for name in pairs(names) do
+    count = count + 1
+    if not source.by_name[name] then fault("%s has no documentation comment", name) end
+  end
+  for _, e in ipairs(source.entries) do
+    if e.kind ~= "class" and not names[e.name] and not (e.kind == "field" and not e.name:match "^sluice%.") then
+      fault("%s is documented (%s:%d), but is not there", e.name, e.file, e.line)
+    end
+  end
+  return count, check_options(source, objects, fault)
+end
+
+return doc_live
