@@ -116,8 +116,24 @@ function checkpoint.sample(of, settings, o)
 end
 
 -- loaded.sample is the settings, and loaded:sample { … } draws with them.
+--- loaded:sample(options?) -> images, labels?
+--- Draws with the stored settings and the first EMA. `loaded.sample` itself is the table of these settings.
+--- @param options? table  fields of sluice.sample that go over the settings; ema is a decay, "none", or weights
+--- @return sluice.Tensor images
+--- @return sluice.Tensor? labels
+--- @example print(loaded:sample({ n = 2, steps = 2 }):shape()[1])  --> 2
 local Settings = { __call = function(settings, loaded, o) return checkpoint.sample(loaded, settings, o) end }
 
+--- sluice.Loaded
+--- What a checkpoint holds, ready to sample.
+--- @field model sluice.Model
+--- @field diffusion sluice.Diffusion
+--- @field ema {decay: number, weights: sluice.Tensor}[]
+--- @field step integer  at which it was written
+--- @field meta table<string, string>  the file's metadata
+--- @field path string  of the checkpoint
+--- @setup local loaded = sluice.load "models/digits.safetensors"
+--- @example print(loaded.model:info().classes, #loaded.ema)
 local function assemble(tensors, meta)
   local model = model_of(json.decode(meta.architecture), masks_of(tensors))
   model:load_state(strip(tensors, "model."))
@@ -177,8 +193,14 @@ local function load_any(path)
   return loaded
 end
 
--- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws.
--- path: a checkpoint, or a run, of which the newest checkpoint that is whole is taken.
+--- sluice.load(path) -> loaded
+--- Reads a checkpoint, or of a run's folder the newest one that is whole; neither the recipe nor its options are needed.
+--- @param path string
+--- @return sluice.Loaded
+--- @example
+--- local loaded = sluice.load "models/digits.safetensors"
+--- local images, labels = loaded:sample { n = 2, labels = { 3, 7 }, steps = 2, seed = 1 }
+--- print(images:shape()[1], labels)  --> 2 i64 [2] cpu [3, 7]
 function checkpoint.load(path)
   if type(path) ~= "string" then
     error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)

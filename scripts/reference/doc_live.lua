@@ -92,17 +92,22 @@ local function value_of(kind)
   return nil
 end
 
--- The keys that a function takes in its argument number `at`; nil where it cannot be asked.
-local function keys_of(f, e, at, object)
-  local args, n = { object }, object ~= nil and 1 or 0
-  for i = 1, at - 1 do args[n + i] = value_of(e.params[i].type) end
-  args[n + at] = { [STRANGE] = 1 }
-  local ok, message = pcall(f, table.unpack(args, 1, n + at))
+-- The keys that a function lists when it refuses a strange one among its arguments; nil where it does not.
+local function keys_in(f, ...)
+  local ok, message = pcall(f, ...)
   local list = not ok and tostring(message):match "; there are:? (.*)$"
   if not list then return nil end
   local keys = {}
   for word in list:gmatch "[%w_]+" do keys[word] = true end
   return keys
+end
+
+-- The keys that a function takes in its argument number `at`.
+local function keys_of(f, e, at, object)
+  local args, n = { object }, object ~= nil and 1 or 0
+  for i = 1, at - 1 do args[n + i] = value_of(e.params[i].type) end
+  args[n + at] = { [STRANGE] = 1 }
+  return keys_in(f, table.unpack(args, 1, n + at))
 end
 
 local function function_of(name)
@@ -120,6 +125,29 @@ local function check_keys(e, p, keys, fault)
   end
   for key in pairs(keys) do
     if not known[key] and not tonumber(key) then fault("%s takes the field %s, which is not documented (%s:%d)", e.name, key, e.file, e.line) end
+  end
+end
+
+-- What recipes take in each of their tables, which their own check tells; dots in a field's name lead into a table.
+local function check_description(source, fault)
+  local parts, e = {}, source.by_name["sluice.Description"]
+  for _, f in ipairs(e and e.fields or {}) do
+    local prefix, name = f.name:match "^(.-)%.?([^.]+)$"
+    parts[prefix] = parts[prefix] or {}
+    table.insert(parts[prefix], { name = name })
+  end
+  for prefix, fields in pairs(parts) do
+    local described = {}
+    local inner = described
+    for word in prefix:gmatch "[^.]+" do
+      inner[word] = {}
+      inner = inner[word]
+    end
+    inner[STRANGE] = 1
+    local recipe = sluice.recipe { function() return described end }
+    local keys = keys_in(recipe.resolve, recipe)
+    if keys then check_keys({ name = prefix == "" and "a recipe" or "a recipe's " .. prefix, file = e.file, line = e.line },
+      { fields = fields }, keys, fault) end
   end
 end
 
@@ -167,6 +195,7 @@ function doc_live.check(source, root, fault)
       fault("%s is documented (%s:%d), but is not there", e.name, e.file, e.line)
     end
   end
+  check_description(source, fault)
   return count, check_options(source, objects, fault)
 end
 

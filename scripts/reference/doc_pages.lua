@@ -126,7 +126,8 @@ local function index_line(page, e)
 end
 
 local function index_text(pages, more)
-  local out = { NOTE, "# Reference\n", "Every public name. `sluice.help \"dit\"` tells the same in the program; the [guide](../guide.md) "
+  local out = { NOTE, "# Reference\n",
+    "Every public name. `sluice.help \"dit\"` tells the same in the program; the [guide](../guide.md) "
     .. "tells how they work together. Types are written as LuaLS writes them: `integer[]` is a list of integers, `a?` may be left out "
     .. "(its text then begins with what stands in its place), `...` stands for any number. A call in braces, `sluice.dit { … }`, takes one table of named fields.\n" }
   for _, page in ipairs(pages) do
