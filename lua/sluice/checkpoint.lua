@@ -115,7 +115,6 @@ function checkpoint.sample(of, settings, o)
   return require("sluice.sample").run(checkpoint.sample_options(of, settings, o))
 end
 
--- loaded.sample is the settings, and loaded:sample { … } draws with them.
 --- loaded:sample(options?) -> images, labels?
 --- Draws with the stored settings and the first EMA. `loaded.sample` itself is the table of these settings.
 --- @param options? table  fields of sluice.sample that go over the settings; ema is a decay, "none", or weights

@@ -42,7 +42,7 @@ end
 ---     diffusion = sluice.diffusion {}, train = { steps = 2, batch = 4 },
 ---   }
 --- end }
---- local run = sluice.train(recipe, { quiet = true, out = os.tmpname() .. ".run" })
+--- local run = sluice.train(recipe, { quiet = true, out = "runs/example" })
 --- @example
 --- print(run.steps, run.last.step, run.settings["optimizer.lr"])  --> 2 2 0.0001
 local Run = {}

@@ -60,7 +60,19 @@ local function run(e, setup, program, dir, fault)
   compare(e, e.example, offset, text, fault)
 end
 
--- root: the source folder, which examples see as their own (data/, models/, recipes/). Returns how many were run.
+-- A new folder, from which the source folder's data/, models/ and recipes/ are seen.
+function doc_examples.workplace(root)
+  local dir = os.tmpname()
+  assert(os.remove(dir))
+  assert(os.execute(("mkdir '%s' && cd '%s' && ln -s '%s'/data '%s'/models '%s'/recipes ."):format(dir, dir, root, root, root)))
+  return dir
+end
+
+function doc_examples.remove(dir)
+  os.execute(("rm -r '%s'"):format(dir))
+end
+
+-- Returns how many were run.
 function doc_examples.check(source, root, program, fault)
   local setups, count = {}, 0
   for _, e in ipairs(source.entries) do
@@ -68,11 +80,9 @@ function doc_examples.check(source, root, program, fault)
   end
   for _, e in ipairs(source.entries) do
     if e.example then
-      local dir = os.tmpname()
-      assert(os.remove(dir))
-      assert(os.execute(("mkdir '%s' && cd '%s' && ln -s '%s'/data '%s'/models '%s'/recipes ."):format(dir, dir, root, root, root)))
+      local dir = doc_examples.workplace(root)
       run(e, e.kind == "class" and e.setup or setups[e.name:match "^(%l[%w_]*)[:.]"], program, dir, fault)
-      os.execute(("rm -r '%s'"):format(dir))
+      doc_examples.remove(dir)
       count = count + 1
     end
   end

@@ -124,7 +124,9 @@ local function check_keys(e, p, keys, fault)
     if not keys[name] and not tonumber(name) then fault("%s takes no field %s (%s:%d)", e.name, name, e.file, e.line) end
   end
   for key in pairs(keys) do
-    if not known[key] and not tonumber(key) then fault("%s takes the field %s, which is not documented (%s:%d)", e.name, key, e.file, e.line) end
+    if not known[key] and not tonumber(key) then
+      fault("%s takes the field %s, which is not documented (%s:%d)", e.name, key, e.file, e.line)
+    end
   end
 end
 

@@ -129,7 +129,8 @@ local function index_text(pages, more)
   local out = { NOTE, "# Reference\n",
     "Every public name. `sluice.help \"dit\"` tells the same in the program; the [guide](../guide.md) "
     .. "tells how they work together. Types are written as LuaLS writes them: `integer[]` is a list of integers, `a?` may be left out "
-    .. "(its text then begins with what stands in its place), `...` stands for any number. A call in braces, `sluice.dit { … }`, takes one table of named fields.\n" }
+    .. "(its text then begins with what stands in its place), `...` stands for any number. A call in braces, `sluice.dit { … }`, takes "
+    .. "one table of named fields.\n" }
   for _, page in ipairs(pages) do
     out[#out + 1] = ("## [%s](%s.md)\n"):format(page.title, page.id)
     for _, section in ipairs(page.sections) do
@@ -157,6 +158,21 @@ function doc_pages.make(entries, operations, c_page)
   if c_page then files["c-api.md"] = NOTE .. "\n" .. c_page end
   files["README.md"] = index_text(pages, c_page and "## [C](c-api.md)\n\nWhat a program that embeds Sluice calls.\n")
   return files
+end
+
+-- Names of files in a folder that are not what would be made, in words; an empty list if all are.
+function doc_pages.stale(pages, dir, there)
+  local list = {}
+  for name, text in pairs(pages) do
+    local f <close> = io.open(dir .. "/" .. name, "rb")
+    if not f or f:read "a" ~= text then list[#list + 1] = name end
+  end
+  for _, path in ipairs(there) do
+    local name = path:match "[^/]*$"
+    if not pages[name] then list[#list + 1] = name .. " (no longer made)" end
+  end
+  table.sort(list)
+  return list
 end
 
 return doc_pages

@@ -27,6 +27,7 @@ function doc_source.read(root)
   local c_page, missing = doc_headers.page(root)
   local source = { entries = entries, operations = operations, by_name = by_name, missing = missing }
   function source.pages() return require("doc_pages").make(entries, operations, c_page) end
+  function source.stale(dir) return require("doc_pages").stale(source.pages(), dir, doc_source.list(("'%s'/*.md"):format(dir))) end
   return source
 end
 
