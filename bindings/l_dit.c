@@ -57,7 +57,7 @@ must be given. Parameters have the names of the official state dict.
 @field depth? integer  blocks
 @field heads? integer
 @field mlp_ratio? number  4; the MLP's channels over hidden
-@field classes? integer  1000; of 1 the label table has one row and nothing is dropped
+@field classes? integer  1000; with 1 the label table has one row and nothing is dropped
 @field class_dropout? number  0.1; how often training drops a label; 0: no null class, and no guidance
 @field learn_sigma? boolean  true; the output has twice the channels, the second half for the variance
 @field routing? sluice.Routing  none

@@ -419,7 +419,7 @@ static int l_bins(lua_State *L) {
 
 /*** trainer:evaluate(weights?) -> loss
 Mean loss over the held-out images, with timesteps spread evenly and noise that is the same at each call.
-@param weights? sluice.Tensor  flat, as an EMA's; the trainer's own
+@param weights? sluice.Tensor  the trainer's own; flat, as an EMA's
 @return number
 @example print(trainer:evaluate(trainer:flat "ema.0") == trainer:evaluate())  --> true */
 static int l_evaluate(lua_State *L) {

@@ -81,8 +81,8 @@ sl_value *sl_eq(sl_value *a, sl_value *b);                 /* u8: 1 where a equa
 sl_value *sl_where(sl_value *c, sl_value *a, sl_value *b); /* a where c (of any dtype) is not 0, else b */
 
 /* --- reductions: over dims (n 0: all); result keeps 1s if keepdim, else drops them --- */
-sl_value *sl_sum(sl_value *x, int n, const int *dims, bool keepdim);  /* the sum */
-sl_value *sl_mean(sl_value *x, int n, const int *dims, bool keepdim); /* the mean */
+sl_value *sl_sum(sl_value *x, int n, const int *dims, bool keepdim);  /* the sum of the elements */
+sl_value *sl_mean(sl_value *x, int n, const int *dims, bool keepdim); /* the mean of the elements */
 sl_value *sl_mean_rest(sl_value *x); /* [N, …] -> [N]: mean over everything but dim 0 */
 /* The largest element; the gradient is shared equally among ties. */
 sl_value *sl_max(sl_value *x, int n, const int *dims, bool keepdim);
@@ -130,8 +130,8 @@ sl_value *sl_attention_qkv(sl_value *qkv, double scale);
  * mean, rstd. */
 sl_value *sl_layer_norm(sl_value *x, sl_value *w, sl_value *b, double eps);
 /* DiT's modulated layer normalization: that of mask*x, then * (1 + scale) + shift: x [N,T,C], shift and scale [N,C],
- * mask u8 [N,C] [opt]. Outputs: y, mean, rstd, the latter two [N,T]. Source: DiT models.py modulate(); DTR models.py,
- * the routed block. */
+ * mask u8 [N,C] [opt]. Outputs: y, mean, rstd; the latter two are [N,T]. Source: DiT models.py modulate(); DTR
+ * models.py, the routed block. */
 sl_value *sl_adaln(sl_value *x, sl_value *shift, sl_value *scale, sl_value *mask, double eps);
 /* A block's result added to the stream: x, y, skip [N,T,C], gate [N,C], mask u8 [N,C]. Without skip: mask*x + gate*y;
  * with skip: x + gate*y + (1-mask)*skip; without mask: x + gate*y. Source: DTR's block, r + gate*branch and r +

@@ -20,13 +20,13 @@ Recipe.__index = Recipe
 Recipe.__name = "sluice.recipe"
 
 --- sluice.Description
---- What a recipe's function returns. `sample` takes the fields of sluice.sample too, but for model, diffusion and tensors.
+--- What a recipe's function returns.
 --- @field name? string  "run"; of the run's folder
 --- @field data sluice.Dataset
 --- @field model sluice.Model
 --- @field diffusion sluice.Diffusion
---- @field loss? sluice.Weight|function|table  a weight, a function(s) of s.out, s.x0, s.xt, s.t, s.noise, s.weight and s.diffusion that
----   gives one loss per sample, or { f, weight = w }; diffusion:losses
+--- @field loss? sluice.Weight|function|table  diffusion:losses, with this weight; or a function(s) of s.out, s.x0, s.xt, s.t, s.noise,
+---   s.weight and s.diffusion that gives one loss per sample; or both: { f, weight = w }
 --- @field optimizer? table  of AdamW
 --- @field optimizer.lr? number  1e-4
 --- @field optimizer.betas? number[]  {0.9, 0.999}
@@ -50,7 +50,7 @@ Recipe.__name = "sluice.recipe"
 --- @field train.recompute? boolean|"auto"|"none"|"light"|"blocks"  "auto"; what backward computes again: less memory, more time; true
 ---   is "blocks"
 --- @field train.holdout? integer  0; images kept back, whose loss is reported
---- @field train.loader? integer  threads that read ahead; one where images must be decoded
+--- @field train.loader? integer  1 where images must be decoded, else 0; threads that read ahead
 --- @field train.every? table  steps between events; 0: not
 --- @field train.every.metric? integer  a twentieth of the steps, 1 … 100; at least 1
 --- @field train.every.checkpoint? integer  a tenth of the steps, 1 … 5000; 0: only at the end
@@ -59,7 +59,7 @@ Recipe.__name = "sluice.recipe"
 --- @field train.keep? table  checkpoints that stay
 --- @field train.keep.last? integer  3
 --- @field train.keep.every? integer  0; those at multiples of so many steps stay too
---- @field sample? table  of previews, run:sample and `sluice sample`
+--- @field sample? table  fields of sluice.sample, for previews, run:sample and `sluice sample`
 --- @field sample.n? integer
 --- @field sample.labels? integer|integer[]|"balanced"|"uniform"
 --- @field sample.cfg? number

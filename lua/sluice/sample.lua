@@ -184,9 +184,9 @@ end
 --- @field init? sluice.Tensor  known images [n,C,H,W] or [1,C,H,W], for start and mask
 --- @field start? integer  0: all; how many of the last steps to do, from init with noise
 --- @field mask? sluice.Tensor  1 where images are drawn, 0 where init is kept; broadcasts to [n,C,H,W]
---- @field ema? sluice.Tensor  flat weights to use, as loaded.ema[1].weights; the model's own
+--- @field ema? sluice.Tensor  the model's own; flat weights to use, as loaded.ema[1].weights
 --- @field precision? "f32"|"tf32"|"bf16"  the model's
---- @field device? string  where the model is brought and runs; where it is
+--- @field device? string  where the model is; where it is brought and runs
 --- @field on_step? fun(s: sluice.Sampler): boolean?  called after each step; false ends the drawing
 --- @field batch? integer  64; how many images are drawn at once
 --- @return sluice.Tensor images  f32 [n,C,H,W], on the CPU

@@ -31,7 +31,7 @@ function Timesteps:density(d)
 end
 
 --- sluice.timesteps
---- How training draws timesteps.
+--- How training draws timesteps, for a recipe's `train.t_sampler`.
 local timesteps = {}
 
 --- sluice.timesteps.uniform() -> timesteps

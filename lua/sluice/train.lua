@@ -360,9 +360,9 @@ local train = {}
 --- @param recipe? sluice.Recipe
 --- @param options? table
 --- @field set? table  changes the recipe's defaults
---- @field out? string  the folder, which must hold no run; runs/NAME-0001 and so on
+--- @field out? string  runs/NAME-0001 and so on; the folder, which must hold no run
 --- @field resume? string  a run's folder
---- @field device? string  where the model is brought; as the recipe says
+--- @field device? string  as the recipe says; where the model is brought
 --- @field quiet? boolean  false: progress is told on stderr
 --- @return sluice.Run
 --- @example

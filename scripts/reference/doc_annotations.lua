@@ -74,31 +74,45 @@ local function add_function(out, e, call)
   out[#out + 1] = ("function %s(%s) end\n"):format(call, table.concat(names, ", "))
 end
 
--- An operation: a function, and a method that sees its first input as itself; named attributes by an overload.
-local function add_operation(out, e)
-  local named = {}
-  for _, p in ipairs(e.params) do
-    if p.default or not p.type:match "^sluice%.Tensor" then named[#named + 1] = ("%s?: %s"):format(p.name, p.type) end
-  end
+local function copy_of(e, params)
   local copy = {}
   for k, v in pairs(e) do copy[k] = v end
-  copy.params = {}
-  for i, p in ipairs(e.params) do
-    local text = p.default and "default " .. p.default or p.text
-    local last = p.name == "..."
-    if not last or #e.params == 1 then copy.params[#copy.params + 1] = { name = p.name, optional = p.optional, type = p.type, text = text,
-      fields = {} } end
-    if last and #e.params > 1 then
-      copy.params[i] = { name = "tensors", type = "sluice.Tensor[]", text = "", fields = {} }
+  copy.params = params
+  return copy
+end
+
+-- The form in which a last table names what else is given: fun(x, w, named: { act?: … }).
+local function named_form(params, self, results)
+  local first, named = { self and "self: sluice.Tensor" or nil }, {}
+  for _, p in ipairs(params) do
+    if p.type:match "^sluice%.Tensor" and not p.optional then
+      first[#first + 1] = ("%s: %s"):format(p.name, p.type)
+    else
+      named[#named + 1] = ("%s%s: %s"):format(p.name, p.optional and "?" or "", p.type)
     end
   end
-  add_function(out, copy, e.name)
+  if #named == 0 then return {} end
+  first[#first + 1] = ("named: { %s }"):format(table.concat(named, ", "))
+  return { ("---@overload fun(%s): %s"):format(table.concat(first, ", "), table.concat(results, ", ")) }
+end
+
+-- An operation: a function, and a method that sees its first input as itself.
+local function add_operation(out, e)
+  local params, results = {}, {}
+  for i, p in ipairs(e.params) do
+    local many = p.name == "..." and #e.params > 1 -- tensors in a list, since something may follow them
+    params[i] = {
+      name = many and "tensors" or p.name, optional = p.optional, type = many and "sluice.Tensor[]" or p.type,
+      text = p.default and "default " .. p.default or p.text, fields = {},
+    }
+  end
+  for i, r in ipairs(e.returns) do results[i] = r.type end
+  local whole = copy_of(e, params)
+  whole.raw = named_form(params, false, results)
+  add_function(out, whole, e.name)
   if not e.method or e.params[1].name == "..." then return end
-  local method = {}
-  for k, v in pairs(copy) do method[k] = v end
-  method.params = table.move(copy.params, 2, #copy.params, 1, {})
-  method.raw = #named > 0 and { ("---@overload fun(self: sluice.Tensor, named: { %s }): sluice.Tensor"):format(table.concat(named, ", ")) }
-    or {}
+  local method = copy_of(e, table.move(params, 2, #params, 1, {}))
+  method.raw = named_form(method.params, true, results)
   add_function(out, method, "Tensor:" .. e.name:match "%.(.*)$")
 end
 

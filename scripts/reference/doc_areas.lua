@@ -14,7 +14,7 @@ local areas = {
       { "Operations", "Each is a function and, where its first argument is a tensor, a method: `sluice.softmax(x, 1)` and `x:softmax(1)`. "
         .. "Arguments stand in the order below, or the last of them by name in a table: `x:sum { keepdim = true }`. Operands broadcast as "
         .. "numpy's, and a number stands for a tensor; dtypes promote u8 < i32 < i64 < bf16 < f32. A list argument also takes one number. "
-        .. "Of what follows the default `{}` of `dims` means all dimensions; with `keepdim` the result keeps them as 1.", "operations" },
+        .. "`dims = {}` means all dimensions; with `keepdim` the result keeps them, of size 1.", "operations" },
     },
   },
   {

@@ -17,7 +17,7 @@ local function split_type(s)
     if c:match "[%)%]}>]" then depth = depth - 1 end
     if depth == 0 and c:match "%s" then
       local before, after = s:sub(1, at - 1), s:sub(at):match "^ (%S.*)"
-      if not (after and (before:match "%):$" or before:match "|$" or after:match "^|")) then break end
+      if not (after and (before:match "%):$" or before:match "[|,]$" or after:match "^|")) then break end
     end
     at = at + 1
   end

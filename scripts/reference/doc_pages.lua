@@ -13,11 +13,6 @@ local function code(text)
   return ("`%s`"):format(text)
 end
 
--- GitHub's anchor of a heading.
-local function anchor(heading)
-  return (heading:lower():gsub("[^%w%s_-]", ""):gsub("%s", "-"))
-end
-
 local function name_of(p)
   return p.optional and p.name .. "?" or p.name
 end
@@ -120,12 +115,24 @@ local function page_text(page)
   return (table.concat(out, "\n"):gsub("\n\n\n+", "\n\n"):gsub("\n+$", "\n"))
 end
 
-local function index_line(page, e)
-  local target = e.kind == "field" and "" or "#" .. anchor(e.name)
-  return ("[%s](%s.md%s)"):format(e.name, page.id, target)
+-- GitHub's anchors of a page's headings, by name: one that is there already gets a number.
+local function anchors_of(text)
+  local anchors, count, code_block = {}, {}, false
+  for line in text:gmatch "[^\n]*" do
+    if line:match "^```" then code_block = not code_block end
+    local title = not code_block and line:match "^#+ (.*)$"
+    if title then
+      local anchor = title:lower():gsub("[^%w%s_-]", ""):gsub("%s", "-")
+      local n = count[anchor] or 0
+      count[anchor] = n + 1
+      anchors[title] = n == 0 and anchor or ("%s-%d"):format(anchor, n)
+    end
+  end
+  return anchors
 end
 
-local function index_text(pages, more)
+-- files: the pages' texts.
+local function index_text(pages, files, more)
   local out = { NOTE, "# Reference\n",
     "Every public name. `sluice.help \"dit\"` tells the same in the program; the [guide](../guide.md) "
     .. "tells how they work together. Types are written as LuaLS writes them: `integer[]` is a list of integers, `a?` may be left out "
@@ -133,10 +140,11 @@ local function index_text(pages, more)
     .. "one table of named fields.\n" }
   for _, page in ipairs(pages) do
     out[#out + 1] = ("## [%s](%s.md)\n"):format(page.title, page.id)
+    local anchors = anchors_of(files[page.id .. ".md"])
     for _, section in ipairs(page.sections) do
       local words = {}
       for _, e in ipairs(section.entries) do
-        if e.kind ~= "field" then words[#words + 1] = index_line(page, e) end
+        if anchors[e.name] then words[#words + 1] = ("[%s](%s.md#%s)"):format(e.name, page.id, anchors[e.name]) end
       end
       local names = table.concat(words, ", ")
       if section.operations then
@@ -156,7 +164,7 @@ function doc_pages.make(entries, operations, c_page)
   local files, pages = {}, doc_areas.collect(entries, operations)
   for _, page in ipairs(pages) do files[page.id .. ".md"] = page_text(page) end
   if c_page then files["c-api.md"] = NOTE .. "\n" .. c_page end
-  files["README.md"] = index_text(pages, c_page and "## [C](c-api.md)\n\nWhat a program that embeds Sluice calls.\n")
+  files["README.md"] = index_text(pages, files, c_page and "## [C](c-api.md)\n\nWhat a program that embeds Sluice calls.\n")
   return files
 end
 
