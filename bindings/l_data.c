@@ -164,6 +164,7 @@ static int push_item(lua_State *L, sl_dataset *d, lua_Integer i) {
 }
 
 /*** dataset:get(i) -> image, label?, caption?
+One image and what is known of it.
 @param i integer  1 … #dataset
 @return sluice.Tensor image  f32 [C,H,W] in [-1, 1]
 @return integer? label  from 0; nil without labels
@@ -178,6 +179,7 @@ static int l_index(lua_State *L) {
 }
 
 /*** dataset:shape() -> {C, H, W}
+The shape that all images have.
 @return integer[]
 @example print(table.concat(dataset:shape(), " "))  --> 1 8 8 */
 static int l_shape(lua_State *L) {

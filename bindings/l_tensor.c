@@ -36,6 +36,7 @@ static sl_tensor *with_values(lua_State *L, const char *what) {
 }
 
 /*** tensor:shape() -> sizes
+Its sizes, one for each dimension.
 @return integer[]
 @example print(table.concat(tensor:shape(), " x "))  --> 2 x 3 */
 static int l_shape(lua_State *L) {

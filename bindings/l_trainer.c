@@ -431,6 +431,7 @@ static int l_evaluate(lua_State *L) {
 }
 
 /*** trainer:steps_done() -> n
+How many steps it has done.
 @return integer
 @example print(trainer:steps_done())  --> 0 */
 static int l_steps_done(lua_State *L) {

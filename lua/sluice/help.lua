@@ -95,9 +95,10 @@ local function index()
     out[#out + 1] = ("%s%s"):format(#out > 0 and "\n" or "", area.title)
     local names = {}
     for i, name in ipairs(area.names) do names[i] = name:gsub("^sluice%.", "") end
-    fill(out, table.concat(names, "  "), "  ")
+    fill(out, table.concat(names, ", "), "  ")
   end
-  out[#out + 1] = "\nsluice.help \"randn\" tells more of one of them."
+  out[#out + 1] = "\nsluice.help \"randn\" tells more of one of them: names that end in ? may be left out;"
+  out[#out + 1] = "their text then begins with what stands in their place."
   return table.concat(out, "\n")
 end
 

@@ -170,8 +170,8 @@ end
 --- @field model sluice.Model
 --- @field diffusion sluice.Diffusion
 --- @field n? integer  as many as there are labels, else 1
---- @field labels? integer|integer[]|sluice.Tensor|"balanced"|"uniform"  one class for all, one for each, the classes in turn, or drawn;
----   nil: the null class
+--- @field labels? integer|integer[]|sluice.Tensor|"balanced"|"uniform"  the null class; a class for all, a list with one for each,
+---   "balanced": the classes in turn, "uniform": drawn
 --- @field cfg? number  1: no guidance
 --- @field cfg_channels? integer  0: all; how many of the first channels are guided
 --- @field cfg_interval? number[]  everywhere; {lo, hi}, the original timesteps that are guided, both included

@@ -43,6 +43,7 @@ function timesteps.uniform()
 end
 
 --- sluice.timesteps.custom(f) -> timesteps
+--- A density of your own, evaluated once for every step of the diffusion.
 --- @param f fun(t: integer, T: integer): number  relative density of the original timestep t = 0 … T-1; not below 0, not 0 everywhere
 --- @return sluice.Timesteps
 --- @example local late = sluice.timesteps.custom(function(t, T) return t / T end)

@@ -73,6 +73,7 @@ function weight.p2(o)
 end
 
 --- sluice.weight.custom(f) -> weight
+--- A weight of your own, evaluated once for every step of the diffusion.
 --- @param f fun(t: integer, snr: number): number  t the original timestep; finite, not below 0
 --- @return sluice.Weight
 --- @example print(sluice.weight.custom(function(t, snr) return snr / (1 + snr) end):table(sluice.diffusion {})[1] > 0.99)  --> true

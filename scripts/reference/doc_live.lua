@@ -187,6 +187,9 @@ function doc_live.check(source, root, fault)
       check_fields(source, e, ok and object or nil, fault)
     end
   end
+  for _, e in ipairs(source.entries) do
+    if e.text == "" and e.kind ~= "field" then fault("%s: its comment (%s:%d) has no text", e.name, e.file, e.line) end
+  end
   local count = 0
   for name in pairs(names) do
     count = count + 1
