@@ -55,7 +55,12 @@ local function text_of(e)
   local out = { e.call }
   if e.method then out[2] = "also " .. e.call:gsub("^sluice%.([%w_]+)%(([%w_]+),? ?", "%2:%1("):gsub(" %->.*", "") end
   add_text(out, e.text)
-  add_part(out, "arguments:", e.params)
+  local one = e.params and #e.params == 1 and e.params[1]
+  if one and one.fields and one[3] == "" then
+    add_part(out, one[1]:match "%?$" and "fields of the table (which may be left out):" or "fields of the table:", one.fields)
+  else
+    add_part(out, "arguments:", e.params)
+  end
   add_part(out, "fields:", e.fields)
   add_part(out, "returns:", e.returns)
   if e.example then
@@ -97,8 +102,8 @@ local function index()
     for i, name in ipairs(area.names) do names[i] = name:gsub("^sluice%.", "") end
     fill(out, table.concat(names, ", "), "  ")
   end
-  out[#out + 1] = "\nsluice.help \"randn\" tells more of one of them: names that end in ? may be left out;"
-  out[#out + 1] = "their text then begins with what stands in their place."
+  out[#out + 1] = "\nsluice.help \"randn\" tells more of one of them. There, names that end in ? may be"
+  out[#out + 1] = "left out; their text then begins with what stands in their place."
   return table.concat(out, "\n")
 end
 

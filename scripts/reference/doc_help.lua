@@ -37,8 +37,9 @@ end
 local function packed(e, setup)
   local example = e.example
   if example and setup then example = setup .. "\n" .. example end
-  local returns = rows(e.returns)
+  local returns, first = rows(e.returns), e.returns[1]
   for i, r in ipairs(returns or {}) do r[1] = e.returns[i].name or "" end
+  if first and #e.returns == 1 and not first.name and first.text == "" and #first.fields == 0 then returns = nil end
   return {
     call = e.signature or ("%s: %s"):format(e.name, e.type), text = e.text, params = told(e), fields = rows(e.fields),
     returns = not e.op and returns or nil, example = example, op = e.op, method = e.method or nil,

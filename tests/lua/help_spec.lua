@@ -5,7 +5,7 @@ describe("help", function()
   it("tells of a function its call, fields and example", function()
     local text = sluice.help "dit"
     assert.truthy(text:find("sluice.dit {", 1, true))
-    assert.truthy(text:find("\n    classes?  integer", 1, true))
+    assert.truthy(text:find("\n  classes?  integer", 1, true))
     assert.truthy(text:find("\nexample:\n", 1, true))
     assert.equal(text, sluice.help "sluice.dit")
   end)
