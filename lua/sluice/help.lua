@@ -41,6 +41,7 @@ local function add_rows(out, rows, indent)
       fill(out, row[3], indent .. "    ")
     end
     if row.fields then add_rows(out, row.fields, indent .. "  ") end
+    if row.of then out[#out + 1] = ("%s  the fields of %s"):format(indent, row.of) end
   end
 end
 
@@ -56,7 +57,7 @@ local function text_of(e)
   if e.method then out[2] = "also " .. e.call:gsub("^sluice%.([%w_]+)%(([%w_]+),? ?", "%2:%1("):gsub(" %->.*", "") end
   add_text(out, e.text)
   local one = e.params and #e.params == 1 and e.params[1]
-  if one and one.fields and one[3] == "" then
+  if one and one.fields and not one.of and one[3] == "" then
     add_part(out, one[1]:match "%?$" and "fields of the table (which may be left out):" or "fields of the table:", one.fields)
   else
     add_part(out, "arguments:", e.params)
@@ -107,11 +108,23 @@ local function index()
   return table.concat(out, "\n")
 end
 
-local function found_text(names)
+local function bare(word)
+  return (word:gsub("^sluice%.", ""):gsub("^t:", "tensor:"):gsub("%(%)?$", ""))
+end
+
+-- The text of a name, however short; nil where there is none.
+function help.find(name)
+  local names = spellings()[bare(name)]
+  if not names then return nil end
   table.sort(names)
   local out = {}
-  for i, name in ipairs(names) do out[i] = text_of(texts.entries[name]) end
+  for i, full in ipairs(names) do out[i] = text_of(texts.entries[full]) end
   return table.concat(out, "\n\n")
+end
+
+-- The name that is nearest to a word, or nil.
+function help.nearest(word)
+  return fields.nearest(bare(word), sorted_keys(spellings()))
 end
 
 --- sluice.help(name?) -> text
@@ -126,12 +139,11 @@ end
 function help.help(name)
   if name == nil then return index() end
   if type(name) ~= "string" then error("sluice.help: expected a name, like \"softmax\" or \"io.load\"", 2) end
-  local map, word = spellings(), name:gsub("^t:", "tensor:"):gsub("%(%)?$", "")
-  local names = map[word]
-  if names then return found_text(names) end
-  local near = fields.nearest(word:gsub("^sluice%.", ""), sorted_keys(map))
+  local text = help.find(name)
+  if text then return text end
+  local near = help.nearest(name)
   if not near then return ("There is no %s; sluice.help() lists all names."):format(name) end
-  return ("There is no %s. The nearest name:\n\n%s"):format(name, found_text(map[near]))
+  return ("There is no %s. The nearest name:\n\n%s"):format(name, help.find(near))
 end
 
 return help

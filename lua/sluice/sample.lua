@@ -141,7 +141,8 @@ local sample = {}
 
 --- sluice.sampler(options) -> sampler
 --- The same as sluice.sample, driven by hand: all n images at once, a step at a time.
---- @param options table  the fields of sluice.sample
+--- @param options table
+--- @fields sluice.sample
 --- @return sluice.Sampler
 --- @example
 --- local loaded = sluice.load "models/digits.safetensors"

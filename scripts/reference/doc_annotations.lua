@@ -18,7 +18,7 @@ local function field_line(f)
 end
 
 -- Fields with dots in their names belong to tables inside: "every.sample" of sluice.X is `sample` of sluice.X.every.
-local function add_class(out, name, fields, before)
+local function add_class(out, name, fields, before, parent)
   local inner, order = {}, {}
   local lines = {}
   for _, f in ipairs(fields) do
@@ -34,7 +34,7 @@ local function add_class(out, name, fields, before)
   end
   for _, outer in ipairs(order) do add_class(out, ("%s.%s"):format(name, outer), inner[outer]) end
   comment(out, before or "")
-  out[#out + 1] = "---@class " .. name
+  out[#out + 1] = "---@class " .. name .. (parent and ": " .. parent or "")
   for _, f in ipairs(lines) do
     if inner[f.name] then f = { name = f.name, optional = f.optional, type = ("%s.%s"):format(name, f.name), text = f.text } end
     out[#out + 1] = field_line(f)
@@ -49,15 +49,15 @@ local function option_class(e, p, word)
 end
 
 local function typed(e, p, out, word)
-  if #p.fields == 0 then return p.type end
+  if #p.fields == 0 and not p.fields.of then return p.type end
   local class = option_class(e, p, word)
-  add_class(out, class, p.fields)
+  add_class(out, class, p.fields, nil, p.fields.of and p.fields.of .. ".Options")
   return (p.type:gsub("%f[%w]table%f[%W]", class))
 end
 
 local function add_function(out, e, call)
   local kinds, results = {}, {}
-  for i, p in ipairs(e.params) do kinds[i] = typed(e, p, out, #p.fields > 0 and "Options") end
+  for i, p in ipairs(e.params) do kinds[i] = typed(e, p, out, "Options") end
   for i, r in ipairs(e.returns) do results[i] = typed(e, r, out, "Result") end
   comment(out, e.text)
   if e.example then comment(out, "\n```lua\n" .. e.example .. "\n```") end
@@ -147,7 +147,9 @@ function doc_annotations.make(entries, operations)
   local out, class_of = { HEAD }, {}
   add_classes(out, entries)
   for _, e in ipairs(entries) do
-    if e.kind == "class" then class_of[doc_areas.receiver(e.name)] = e.name:match "%.(%u%w*)$" end
+    local object = e.kind == "class" and doc_areas.receiver(e.name) or e.kind == "method" and e.name:match "^(.-):"
+    if object then class_of[object] = object:gsub("^%l", string.upper) end
+    if e.kind == "class" then class_of[object] = e.name:match "%.(%u%w*)$" end
   end
   for _, e in ipairs(entries) do
     if e.kind == "table" then
@@ -162,8 +164,7 @@ function doc_annotations.make(entries, operations)
     if e.kind == "function" then add_function(out, e, e.name) end
     if e.kind == "method" then
       local object, method = e.name:match "^(.-):(.*)$"
-      add_function(out, e, ("%s:%s"):format(class_of[object] or error(("%s:%d: %s belongs to no class"):format(e.file, e.line, e.name), 0),
-        method))
+      add_function(out, e, ("%s:%s"):format(class_of[object], method))
     end
   end
   for _, e in ipairs(operations) do add_operation(out, e) end

@@ -121,7 +121,17 @@ local function section_of(row, entries, operations, map, taken)
   return section
 end
 
--- The pages with their entries; the last page takes what no other one names.
+-- Fields of the entry that a table's @fields names; an empty list without one.
+local function fields_of(source, p)
+  local other = p.fields.of and source.by_name[p.fields.of]
+  if p.fields.of and not other then error(("@fields: there is no %s"):format(p.fields.of), 0) end
+  for _, q in ipairs(other and other.params or {}) do
+    if #q.fields > 0 then return q.fields end
+  end
+  return other and other.fields or {}
+end
+
+-- The pages with their entries; the last one takes what no other one names.
 local function collect(entries, operations)
   local pages, map, taken = {}, by_name(entries), {}
   for _, area in ipairs(areas) do
@@ -132,10 +142,13 @@ local function collect(entries, operations)
     end
     pages[#pages + 1] = page
   end
-  for _, e in ipairs(entries) do
-    if not taken[e.name] then error(("%s:%d: %s belongs to no page of the reference"):format(e.file, e.line, e.name), 0) end
+  for _, e in ipairs(entries) do -- members of a class without a comment
+    if not taken[e.name] then
+      local last = pages[#pages].sections
+      add(last[#last].entries, e, taken, entries)
+    end
   end
   return pages
 end
 
-return { collect = collect, receiver = receiver, members = members }
+return { collect = collect, receiver = receiver, members = members, fields_of = fields_of }

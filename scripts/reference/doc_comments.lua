@@ -1,6 +1,7 @@
 -- Documentation comments in bindings/*.c (/*** … */) and lua/sluice/*.lua (lines that begin with ---), as entries:
---   name, kind ("function", "method", "field", "class", "table"), signature, text, file, line, area (or nil)
---   params { {name, optional, type, text, fields} … }, returns { {type, name, text, fields} … }, fields (of a class), example, setup (of a
+--   name, kind ("function", "method", "field", "class", "table"), signature, text, file, line
+--   params { {name, optional, type, text, fields} … } (fields.of: the entry whose fields are these fields too),
+--   returns { {type, name, text, fields} … }, fields (of a class), example, setup (of a
 --   class: Lua that makes the object its methods' examples use), raw (lines for the annotations as they are: operators, overloads)
 local doc_comments = {}
 
@@ -71,7 +72,11 @@ tags["return"] = function(e, body)
   e.last = e.returns[#e.returns].fields
 end
 
-function tags.area(e, body) e.area = body end
+-- The table above also takes the fields of another entry's table.
+function tags.fields(e, body, where)
+  if e.last == e.fields then error(("%s: @fields stands below no @param"):format(where), 0) end
+  e.last.of = body
+end
 
 local function raw(tag)
   return function(e, body) e.raw[#e.raw + 1] = ("---@%s %s"):format(tag, body) end
@@ -164,6 +169,11 @@ local function from_c(path, out)
   end
 end
 
+-- Whether a comment with --- tells of a public name; what else begins so is an ordinary comment.
+local function is_public(first)
+  return first:match "^%s*sluice%.[%w_.]+" or first:match "^%s*%l[%w_]*:[%w_]+[%s%({]" or first:match "^%s*%l[%w_]*%.[%w_]+%??: "
+end
+
 local function from_lua(path, out)
   local block, start
   for number, line in ipairs(lines_of(path)) do
@@ -173,7 +183,7 @@ local function from_lua(path, out)
       if not block then block, start = {}, number end
       block[#block + 1] = body:gsub("^ ", "")
     elseif block then
-      out[#out + 1] = entry(block, path, start)
+      if is_public(block[1]) then out[#out + 1] = entry(block, path, start) end
       block = nil
     end
   end

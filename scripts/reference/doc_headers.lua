@@ -6,14 +6,28 @@ local function read(path)
   return f and f:read "a"
 end
 
-local function sentence(body)
-  return (body:gsub("\n%s*%*?%s?", " "):gsub("%s+", " "):gsub("^%s+", ""):gsub("%s+$", ""))
+-- C's own names in code's form, so that Markdown leaves stars and underlines alone.
+local function markdown(text)
+  text = text:gsub("%f[%w_`][%a_]+_[%w_]+%f[^%w_]", "`%0`"):gsub("`([%w_]+)`%(%)", "`%1()`")
+  return (text:gsub("<", "&lt;"):gsub("%*", "\\*"))
 end
 
--- Text between C's own names in code's form, so that Markdown leaves stars and underlines alone.
-local function markdown(text)
-  text = text:gsub("%f[%w_`][%a_]+_[%w_]+%f[^%w_]%(?%)?", "`%0`"):gsub("<", "&lt;"):gsub("%*", "\\*")
-  return text
+-- A comment as Markdown: paragraphs, and what is indented as code.
+local function prose(body)
+  local out, words, code = {}, {}, {}
+  local function close()
+    if #words > 0 then out[#out + 1] = markdown(table.concat(words, " ")) end
+    if #code > 0 then out[#out + 1] = ("```c\n%s\n```"):format(table.concat(code, "\n")) end
+    words, code = {}, {}
+  end
+  for line in (body .. "\n"):gmatch "(.-)\n" do
+    local text = line:gsub("^%s*%* ?", "")
+    local indented = line:match "^%s*%*%s%s%s" ~= nil
+    if text:match "^%s*$" or indented ~= (#code > 0) then close() end
+    if indented then code[#code + 1] = text:gsub("^  ", "") elseif text:match "%S" then words[#words + 1] = text:match "^%s*(.-)%s*$" end
+  end
+  close()
+  return table.concat(out, "\n\n")
 end
 
 -- The header's text without guards, includes and what is private (sl__…); macros stay.
@@ -37,9 +51,9 @@ end
 local function add_comment(out, body)
   local title = body:match "^%s*%-%-%-%s*(.-)%s*%-%-%-%s*$"
   if title then
-    out[#out + 1] = ("### %s\n"):format(sentence(title):gsub("^%l", string.upper))
+    out[#out + 1] = ("### %s\n"):format(title:gsub("%s+", " "):gsub("^%l", string.upper))
   else
-    out[#out + 1] = markdown(sentence(body)) .. "\n"
+    out[#out + 1] = prose(body) .. "\n"
   end
 end
 
@@ -67,9 +81,9 @@ function doc_headers.page(root)
   local umbrella = read(root .. "/core/sluice.h")
   if not umbrella then return nil, "core/sluice.h is not there: the page of the C API is left out" end
   local intro = umbrella:match "^%s*/%*(.-)%*/"
-  local out = { "# C\n", intro and markdown(sentence(intro)) .. "\n" or "" }
+  local out = { "# C\n", intro and prose(intro) .. "\n" or "" }
   for name in umbrella:gmatch '#%s*include%s*["<]([%w_/]+%.h)[">]' do
-    local text = read(root .. "/core/" .. name:gsub("^sluice/", ""))
+    local text = read(root .. "/core/" .. name)
     if text then out[#out + 1] = section(name, text) end
   end
   return table.concat(out, "\n")

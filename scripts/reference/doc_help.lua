@@ -20,7 +20,7 @@ local function rows(list)
   local out = {}
   for i, p in ipairs(list) do
     out[i] = { p.optional and p.name .. "?" or p.name, p.type, p.text ~= "" and p.text or p.default and "default " .. p.default or "",
-      fields = rows(p.fields) }
+      fields = rows(p.fields), of = p.fields.of }
   end
   return out
 end

@@ -112,17 +112,18 @@ end
 
 local function function_of(name)
   local value = sluice
-  for part in name:match "^sluice%.(.*)$":gmatch "[%w_]+" do value = value[part] end
+  for part in name:match "^sluice%.(.*)$":gmatch "[%w_]+" do value = type(value) == "table" and value[part] or nil end
   return value
 end
 
-local function check_keys(e, p, keys, fault)
+local function check_keys(source, e, p, keys, fault)
   local known = {}
   for _, f in ipairs(p.fields) do
     local name = f.name:match "^%[(%d+)%]$" or f.name:match "^[%w_]+"
     known[name] = true
     if not keys[name] and not tonumber(name) then fault("%s takes no field %s (%s:%d)", e.name, name, e.file, e.line) end
   end
+  for _, f in ipairs(doc_areas.fields_of(source, p)) do known[f.name] = true end
   for key in pairs(keys) do
     if not known[key] and not tonumber(key) then
       fault("%s takes the field %s, which is not documented (%s:%d)", e.name, key, e.file, e.line)
@@ -148,7 +149,7 @@ local function check_description(source, fault)
     inner[STRANGE] = 1
     local recipe = sluice.recipe { function() return described end }
     local keys = keys_in(recipe.resolve, recipe)
-    if keys then check_keys({ name = prefix == "" and "a recipe" or "a recipe's " .. prefix, file = e.file, line = e.line },
+    if keys then check_keys(source, { name = prefix == "" and "a recipe" or "a recipe's " .. prefix, file = e.file, line = e.line },
       { fields = fields }, keys, fault) end
   end
 end
@@ -159,44 +160,68 @@ local function check_options(source, objects, fault)
     local object = objects[e.name:match "^(%l[%w_]*):"]
     for at, p in ipairs(e.params) do
       local f = e.kind == "function" and function_of(e.name) or object and object[e.name:match ":(.*)$"]
-      local keys = #p.fields > 0 and f and keys_of(f, e, at, object)
+      local keys = (#p.fields > 0 or p.fields.of) and f and keys_of(f, e, at, object)
       if keys then
         asked = asked + 1
-        check_keys(e, p, keys, fault)
+        check_keys(source, e, p, keys, fault)
       end
     end
   end
   return asked
 end
 
--- fault(text, …) is called for each. Returns how many names and tables of options were compared.
-function doc_live.check(source, root, fault)
-  local operations, objects = {}, {}
+-- What every comment has: a text, and a class that has a comment too.
+local function check_comments(source, fault)
+  local classes = {}
+  for _, e in ipairs(source.entries) do
+    if e.kind == "class" then classes[doc_areas.receiver(e.name)] = true end
+  end
   for _, e in ipairs(source.operations) do
-    operations[e.name] = true
     if e.text == "" then fault("%s: no comment in core/ops/ops.h or beside its row in ops.def", e.name) end
   end
-  local names = module_names(root)
+  for _, e in ipairs(source.entries) do
+    local object = e.kind ~= "class" and e.name:match "^(%l[%w_]*)[:.]"
+    if object and object ~= "sluice" and not classes[object] then
+      fault("%s: its class, sluice.%s, has no comment (%s:%d)", e.name, object:gsub("^%l", string.upper), e.file, e.line)
+    end
+    if e.text == "" and e.kind ~= "field" then fault("%s: its comment (%s:%d) has no text", e.name, e.file, e.line) end
+  end
+end
+
+-- The names of the module, and of its classes' methods; objects gets what their @setup makes, by receiver.
+local function live_names(source, root, objects, fault)
+  local names, operations = module_names(root), {}
+  for _, e in ipairs(source.operations) do operations[e.name] = true end
   add_methods(names, operations)
   for _, e in ipairs(source.entries) do
     if e.kind == "class" then
       local ok, object = pcall(object_of, e)
       if not ok then fault("%s: @setup: %s", e.name, tostring(object)) end
-      objects[doc_areas.receiver(e.name)] = ok and object or nil
-      add_object(names, e, ok and object or nil)
-      check_fields(source, e, ok and object or nil, fault)
+      object = ok and object or nil
+      objects[doc_areas.receiver(e.name)] = object
+      add_object(names, e, object)
+      check_fields(source, e, object, fault)
     end
   end
-  for _, e in ipairs(source.entries) do
-    if e.text == "" and e.kind ~= "field" then fault("%s: its comment (%s:%d) has no text", e.name, e.file, e.line) end
-  end
+  return names
+end
+
+-- fault(text, …) is called for each. Returns how many names and tables of options were compared.
+function doc_live.check(source, root, fault)
+  check_comments(source, fault)
+  local objects = {}
+  local names = live_names(source, root, objects, fault)
+  local userdata = {}
+  for metatable in pairs(core.classes()) do userdata[doc_areas.receiver(class_of(metatable))] = true end
   local count = 0
   for name in pairs(names) do
     count = count + 1
     if not source.by_name[name] then fault("%s has no documentation comment", name) end
   end
   for _, e in ipairs(source.entries) do
-    if e.kind ~= "class" and not names[e.name] and not (e.kind == "field" and not e.name:match "^sluice%.") then
+    local object = e.name:match "^(%l[%w_]*)[:.]"
+    local seen = object == "sluice" or e.kind == "method" and (objects[object] or userdata[object]) -- else nothing tells
+    if e.kind ~= "class" and seen and not names[e.name] then
       fault("%s is documented (%s:%d), but is not there", e.name, e.file, e.line)
     end
   end

@@ -33,7 +33,12 @@ local function add_parameters(out, e)
     if #p.fields == 0 or p.text ~= "" then plain[#plain + 1] = p end
   end
   add_table(out, "argument", plain)
-  for _, p in ipairs(e.params) do add_table(out, ("field of `%s`"):format(p.name), p.fields) end
+  for _, p in ipairs(e.params) do
+    add_table(out, ("field of `%s`"):format(p.name), p.fields)
+    if p.fields.of then
+      out[#out + 1] = ("`%s` %stakes the fields of `%s`.\n"):format(p.name, #p.fields > 0 and "also " or "", p.fields.of)
+    end
+  end
 end
 
 local function add_returns(out, e)
