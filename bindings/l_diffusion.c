@@ -40,7 +40,8 @@ Tables are f32 [steps], computed in double; that of step t is table[t + 1]. Resu
 local diffusion = sluice.diffusion { respacing = "50" }
 local x0, noise = sluice.rand({ 2, 1, 4, 4 }, { seed = 1 }), sluice.randn({ 2, 1, 4, 4 }, { seed = 2 })
 local out = sluice.randn({ 2, 2, 4, 4 }, { seed = 3 })
-local x = diffusion:q_sample(x0, 30, noise) */
+local x = diffusion:q_sample(x0, 30, noise)
+@example print(diffusion.steps, diffusion.alphas_cumprod[50]:item() < 1e-4)  --> 50 true */
 
 #define DIFFUSION "sluice.diffusion"
 #define MAX_STEPS 1000000

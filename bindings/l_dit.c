@@ -53,7 +53,7 @@ must be given. Parameters have the names of the official state dict.
 @field [1]? string  a name like "DiT-B/2"
 @field input integer[]  {channels, height, width} of the images; height and width are multiples of patch
 @field patch? integer  pixels on a patch's side
-@field hidden? integer  channels of a token; a multiple of heads
+@field hidden? integer  channels of a token; a multiple of heads and of 4
 @field depth? integer  blocks
 @field heads? integer
 @field mlp_ratio? number  4; the MLP's channels over hidden

@@ -17,7 +17,8 @@ without dimensions, of integers or f32; a fraction embeds as it is and takes the
 y are an integer for all images, a list, or a tensor [N]; nil is the null class. tostring tells kind and size.
 @setup
 local model = sluice.dit { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 2, heads = 2,
-  routing = sluice.routing.dtr {} } */
+  routing = sluice.routing.dtr {} }
+@example print(model)  --> dit: 15568 parameters, 2 routed blocks */
 
 sl_model **slL_push_model(lua_State *L) {
   sl_model **box = lua_newuserdatauv(L, sizeof *box, 0);

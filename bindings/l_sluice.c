@@ -122,7 +122,7 @@ static int l_memory(lua_State *L) {
 }
 
 /*** sluice.threads() -> n
-How many threads compute: all cores, OMP_NUM_THREADS, or what sluice.set_threads said.
+How many threads compute: one for each core that the process may use, or what sluice.set_threads said.
 @return integer
 @example print(sluice.threads() >= 1)  --> true */
 static int l_threads(lua_State *L) {

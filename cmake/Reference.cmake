@@ -7,7 +7,7 @@ file(GLOB reference_scripts CONFIGURE_DEPENDS scripts/reference/*.lua)
 add_custom_command(
   OUTPUT ${help_texts} ${luals_file}
   COMMAND ${LUA_PROGRAM} ${CMAKE_SOURCE_DIR}/scripts/make-reference --help-texts ${help_texts} --annotations ${luals_file}
-  DEPENDS ${binding_sources} ${lua_sources} core/ops/ops.h core/ops/ops.def scripts/make-reference ${reference_scripts}
+  DEPENDS ${binding_sources} ${program_sources} ${lua_sources} core/ops/ops.h core/ops/ops.def scripts/make-reference ${reference_scripts}
   COMMENT "Making help texts and annotations of the documentation comments")
 
 include(GNUInstallDirs)

@@ -12,7 +12,7 @@ function Timesteps:__tostring()
 end
 
 --- timesteps:density(diffusion) -> list?
---- How often each step of a diffusion is drawn, relatively; nil where all are the same.
+--- How often each step of a diffusion is drawn, relatively; nil of sluice.timesteps.uniform.
 --- @param diffusion sluice.Diffusion
 --- @return number[]?
 --- @example print(timesteps:density(sluice.diffusion {})[1000])  --> 1

@@ -60,8 +60,8 @@ end
 --- sluice.weight.p2(options?) -> weight
 --- 1 / (k + snr)^gamma. Source: Choi et al. 2022, equation 8.
 --- @param options? table
---- @field gamma? number  1
---- @field k? number  1
+--- @field gamma? number  1; not below 0
+--- @field k? number  1; not below 0
 --- @return sluice.Weight
 --- @example print(sluice.weight.p2 { gamma = 0.5 })  --> sluice.weight.p2
 function weight.p2(o)

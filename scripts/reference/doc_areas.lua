@@ -75,7 +75,7 @@ local areas = {
 
 -- The names of objects in examples and before methods, by class: "sluice.Tensor" -> "tensor".
 local function receiver(class)
-  return class:match "%.(%u%w*)$":lower()
+  return class:match "%.(%u[%w_]*)$":lower()
 end
 
 local function by_name(entries)
