@@ -115,6 +115,42 @@ static void read_config(lua_State *L, sl_adm_config *c) {
   c->mask_at = (sl_adm_mask)slL_field_choice(L, 1, what, "mask_at", masks, 0);
 }
 
+/*** sluice.adm { name?, image_size =, model_channels =, … } -> model
+guided-diffusion's U-Net (ADM), under its own names of options and parameters. A name gives a released architecture:
+"ADM-64", "ADM-128", "ADM-256", "ADM-512", each with 1000 classes, or without labels as "ADM-64-uncond"; what is
+given beside it goes over it. Without a name image_size, model_channels, num_res_blocks and attention_resolutions
+must be given. The mask of a routing follows the first GroupNorm and SiLU of every residual block and the GroupNorm
+of every attention block.
+@param options table
+@field [1]? string  a name like "ADM-64"
+@field image_size? integer  pixels on a side
+@field in_channels? integer  3
+@field out_channels? integer  twice in_channels: the second half is the variance
+@field model_channels? integer  channels of the first level
+@field num_res_blocks? integer  residual blocks of each level
+@field attention_resolutions? integer[]  sizes at which blocks attend, in pixels; {}: in the middle block alone
+@field channel_mult? number[]  channels of each level over model_channels; known for sizes 64, 128, 256 and 512
+@field classes? integer  0: takes no labels
+@field class_dropout? number  0; above it there is a null class, as guidance needs
+@field num_heads? integer  1
+@field num_head_channels? integer  channels of a head; where given it decides, not num_heads
+@field use_scale_shift_norm? boolean  false
+@field resblock_updown? boolean  false
+@field use_new_attention_order? boolean  false
+@field conv_resample? boolean  true
+@field dropout? number  0; in residual blocks, while training
+@field mask_at? "in_silu"|"in_norm"|"out_norm"|"both"  "in_silu"; where a residual block's mask stands
+@field routing? sluice.Routing  none
+@field timesteps? integer  1000
+@field seed? integer  0; of the weights, if nothing is loaded
+@field device? string  "auto": the first GPU, else the CPU; SLUICE_DEVICE names another
+@field precision? "f32"|"tf32"|"bf16"  "f32"; of convolutions and products
+@field residual? "f32"  "f32"; blocks always add in it
+@return sluice.Model
+@example
+local unet = sluice.adm { image_size = 32, model_channels = 32, num_res_blocks = 1, channel_mult = { 1, 2 },
+  attention_resolutions = { 16 }, num_head_channels = 16, classes = 10, class_dropout = 0.1 }
+print(unet:info().null_class)  --> true */
 static int l_adm(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);

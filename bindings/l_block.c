@@ -28,6 +28,26 @@ typedef struct builder {
   int index, sites;
 } builder;
 
+/*** sluice.Builder
+What a block in Lua (`block` of sluice.dit) gets as its third argument: layers that declare parameters by name, below
+the block's own ("blocks.3"). It serves inside that call only.
+@field index integer  the block's number, from 1
+@field blocks integer  how many there are
+@field hidden integer  width of the tokens and of the condition
+@field heads integer  the model's
+@field height integer  rows of the grid of tokens
+@field width integer  columns of the grid of tokens
+@field training boolean  whether what is built is a training step
+@example
+local function block(z, c, b) -- DiT's own
+  local shift1, scale1, gate1, shift2, scale2, gate2 = b:modulation(c, 6)
+  z = z + b:gate(b:attention("attn", b:adaln(z, shift1, scale1)), gate1)
+  local h = b:linear("mlp.fc1", b:adaln(z, shift2, scale2), 4 * b.hidden, { act = "gelu" })
+  return z + b:gate(b:linear("mlp.fc2", h, b.hidden), gate2)
+end
+local o = { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 2, heads = 2, block = block }
+print(sluice.dit(o))  --> dit: 15568 parameters, 0 routed blocks */
+
 static builder *check(lua_State *L) {
   builder *u = luaL_checkudata(L, 1, BUILDER);
   if (!u->b) slL_error(L, "block: its builder was kept after the function returned; layers are made inside it");
@@ -90,13 +110,13 @@ static int64_t width_at(lua_State *L, int idx, const char *method) {
 act(x Wᵀ + b) over the last dimension, with parameters `<name>.weight` [out, in] and `<name>.bias` [out] below the
 block's name.
 @param name string
-@param x sluice.Tensor    [..., in]
+@param x sluice.Tensor  [..., in]
 @param out integer
 @param options? table
-@field init? string    of the weight: "xavier" (the default), "zero", "normal", "fan_in" (torch's own), "one"
-@field std? number    of "normal"; 0.02
-@field act? string    "none" (the default), "gelu", "gelu_erf", "silu"
-@return sluice.Tensor    [..., out] */
+@field init? string  of the weight: "xavier" (the default), "zero", "normal", "fan_in" (torch's own), "one"
+@field std? number  of "normal"; 0.02
+@field act? string  "none" (the default), "gelu", "gelu_erf", "silu"
+@return sluice.Tensor  [..., out] */
 static int l_linear(lua_State *L) {
   static const char *const names[] = {"init", "std", "act", NULL}, *const acts[] = {"none", "gelu", "gelu_erf", "silu",
                                                                                     NULL};
@@ -113,10 +133,10 @@ static int l_linear(lua_State *L) {
 /*** builder:attention(name, x, options?) -> tensor
 Multi-head self-attention over the tokens, as timm's: `<name>.qkv` and `<name>.proj`.
 @param name string
-@param x sluice.Tensor    [N, tokens, D]
+@param x sluice.Tensor  [N, tokens, D]
 @param options? table
-@field heads? integer    a divisor of D; the model's
-@return sluice.Tensor    [N, tokens, D] */
+@field heads? integer  a divisor of D; the model's
+@return sluice.Tensor  [N, tokens, D] */
 static int l_attention(lua_State *L) {
   static const char *const names[] = {"heads", NULL};
   builder *u = check(L);
@@ -133,7 +153,7 @@ static int l_attention(lua_State *L) {
 
 /*** builder:norm(x) -> tensor
 LayerNorm over the last dimension, without parameters.
-@param x sluice.Tensor    [..., D]
+@param x sluice.Tensor  [..., D]
 @return sluice.Tensor */
 static int l_norm(lua_State *L) {
   builder *u = check(L);
@@ -142,10 +162,10 @@ static int l_norm(lua_State *L) {
 
 /*** builder:adaln(x, shift, scale) -> tensor
 LayerNorm without parameters, then * (1 + scale) + shift.
-@param x sluice.Tensor    [N, tokens, D]
-@param shift sluice.Tensor    [N, D]
-@param scale sluice.Tensor    [N, D]
-@return sluice.Tensor    [N, tokens, D] */
+@param x sluice.Tensor  [N, tokens, D]
+@param shift sluice.Tensor  [N, D]
+@param scale sluice.Tensor  [N, D]
+@return sluice.Tensor  [N, tokens, D] */
 static int l_adaln(lua_State *L) {
   builder *u = check(L);
   sl_value *x = value_at(L, u, 2, "adaln"), *shift = value_at(L, u, 3, "adaln"), *scale = value_at(L, u, 4, "adaln");
@@ -154,9 +174,9 @@ static int l_adaln(lua_State *L) {
 
 /*** builder:gate(x, gate) -> tensor
 x * gate, one gate for all tokens.
-@param x sluice.Tensor    [N, tokens, D]
-@param gate sluice.Tensor    [N, D]
-@return sluice.Tensor    [N, tokens, D] */
+@param x sluice.Tensor  [N, tokens, D]
+@param gate sluice.Tensor  [N, D]
+@return sluice.Tensor  [N, tokens, D] */
 static int l_gate(lua_State *L) {
   builder *u = check(L);
   sl_value *x = value_at(L, u, 2, "gate"), *gate = value_at(L, u, 3, "gate");
@@ -167,9 +187,9 @@ static int l_gate(lua_State *L) {
 /*** builder:modulation(c, parts) -> tensor, …
 What DiT's blocks make of the condition: `adaLN_modulation.1` (it starts at zero) of SiLU(c), in `parts` pieces: shifts,
 scales and gates.
-@param c sluice.Tensor    [N, hidden]
-@param parts integer    1 to 16
-@return sluice.Tensor ...    each [N, hidden] */
+@param c sluice.Tensor  [N, hidden]
+@param parts integer  1 to 16
+@return sluice.Tensor ...  each [N, hidden] */
 static int l_modulation(lua_State *L) {
   builder *u = check(L);
   sl_value *c = value_at(L, u, 2, "modulation");
@@ -189,14 +209,14 @@ static int l_modulation(lua_State *L) {
 A convolution with a square kernel and padding side // 2: `<name>.weight` [out, C, side, side] and `<name>.bias`. Tokens
 become images with `x:reshape { n, b.height, b.width, D }:permute { 1, 4, 2, 3 }`.
 @param name string
-@param x sluice.Tensor    [N, C, H, W]
+@param x sluice.Tensor  [N, C, H, W]
 @param out integer
 @param options? table
-@field side? integer    odd; 3
-@field stride? integer    1
-@field init? string    as linear's
+@field side? integer  odd; 3
+@field stride? integer  1
+@field init? string  as linear's
 @field std? number
-@return sluice.Tensor    [N, out, H/stride, W/stride] */
+@return sluice.Tensor  [N, out, H/stride, W/stride] */
 static int l_conv2d(lua_State *L) {
   static const char *const names[] = {"side", "stride", "init", "std", NULL};
   builder *u = check(L);
@@ -215,7 +235,7 @@ static int l_conv2d(lua_State *L) {
 /*** builder:dropout(x, p) -> tensor
 While training, drops elements with probability p and divides the others by 1 - p; else x.
 @param x sluice.Tensor
-@param p number    0 … below 1
+@param p number  0 … below 1
 @return sluice.Tensor */
 static int l_dropout(lua_State *L) {
   builder *u = check(L);
@@ -231,9 +251,9 @@ A parameter of the block's own.
 @param name string
 @param shape integer|integer[]
 @param options? table
-@field init? string    "zero" (the default), "one", "normal", "xavier", "fan_in"
-@field std? number    of "normal"; 0.02
-@return sluice.Tensor    f32 */
+@field init? string  "zero" (the default), "one", "normal", "xavier", "fan_in"
+@field std? number  of "normal"; 0.02
+@return sluice.Tensor  f32 */
 static int l_param(lua_State *L) {
   static const char *const names[] = {"init", "std", NULL};
   builder *u = check(L);
@@ -248,20 +268,6 @@ static const luaL_Reg methods[] = {{"linear", l_linear}, {"attention", l_attenti
                                    {"conv2d", l_conv2d}, {"dropout", l_dropout},     {"param", l_param},
                                    {NULL, NULL}};
 
-/*** builder.index: integer
-The block's number, from 1; builder.blocks is how many there are. */
-/*** builder.blocks: integer
-The model's depth. */
-/*** builder.hidden: integer
-Width of the tokens and of the condition. */
-/*** builder.heads: integer
-The model's heads. */
-/*** builder.height: integer
-Rows of the grid of tokens. */
-/*** builder.width: integer
-Columns of the grid of tokens. */
-/*** builder.training: boolean
-Whether the graph is a training step's. */
 static int l_index(lua_State *L) {
   builder *u = check(L);
   const char *k = luaL_checkstring(L, 2);

@@ -154,7 +154,17 @@ static int finish(lua_State *L, sl_tensor *t, const options *o, sl_dtype dtype) 
 
 /* --- constructors --- */
 
-/* sluice.tensor(nested | number | {data = list, shape = shape}, {dtype, device}) */
+/*** sluice.tensor(values, options?) -> tensor
+A new tensor of a number, of nested tables of numbers (rows of one length), or of a list and a shape. true and false
+are 1 and 0. Of a tensor: a copy, in the dtype and on the device that are asked for.
+@param values number|boolean|table|sluice.Tensor  or { data = list, shape = shape }
+@param options? table
+@field dtype? sluice.DType  "f32"; of a tensor its own
+@field device? string  "cpu"
+@return sluice.Tensor
+@example
+print(sluice.tensor({ { 1, 2 }, { 3, 4 } }):shape()[2])  --> 2
+print(sluice.tensor({ data = { 1, 2, 3, 4 }, shape = { 2, 2 } }, { dtype = "i64" }):sum(1))  --> i64 [2] cpu [4, 6] */
 static int l_tensor(lua_State *L) {
   static const char *const fields[] = {"data", "shape", NULL};
   const char *what = "sluice.tensor";
@@ -199,9 +209,34 @@ static int filled(lua_State *L, const char *what, double v, int options_at) {
   return 1;
 }
 
+/*** sluice.zeros(shape, options?) -> tensor
+A tensor of zeros.
+@param shape integer|integer[]  sizes; {} for a single number
+@param options? table
+@field dtype? sluice.DType  "f32"
+@field device? string  "cpu"
+@return sluice.Tensor
+@example print(sluice.zeros { 2, 3 }:numel())  --> 6 */
 static int l_zeros(lua_State *L) { return lua_settop(L, 2), filled(L, "sluice.zeros", 0, 2); }
+/*** sluice.ones(shape, options?) -> tensor
+A tensor of ones.
+@param shape integer|integer[]  sizes
+@param options? table
+@field dtype? sluice.DType  "f32"
+@field device? string  "cpu"
+@return sluice.Tensor
+@example print(sluice.ones({ 3 }, { dtype = "u8" }))  --> u8 [3] cpu [1, 1, 1] */
 static int l_ones(lua_State *L) { return lua_settop(L, 2), filled(L, "sluice.ones", 1, 2); }
 
+/*** sluice.full(shape, value, options?) -> tensor
+A tensor of one value.
+@param shape integer|integer[]  sizes
+@param value number
+@param options? table
+@field dtype? sluice.DType  "f32"
+@field device? string  "cpu"
+@return sluice.Tensor
+@example print(sluice.full({ 2 }, 0.5))  --> f32 [2] cpu [0.5, 0.5] */
 static int l_full(lua_State *L) {
   lua_settop(L, 3);
   if (lua_type(L, 2) != LUA_TNUMBER)
@@ -209,7 +244,19 @@ static int l_full(lua_State *L) {
   return filled(L, "sluice.full", lua_tonumber(L, 2), 3);
 }
 
-/* sluice.arange(first, last[, step][, options]), both ends included; arange(n) is 1 … n. i64 if all are integers. */
+/*** sluice.arange(first, last?, step?, options?) -> tensor
+The numbers from first to last, both included, in steps; `arange(n)` is 1 … n. Options may follow the last number
+that is given. i64 if all numbers are integers, else f32.
+@param first number  the last, if it is the only one
+@param last? number|table
+@param step? number|table  1; may be negative
+@param options? table
+@field dtype? sluice.DType
+@field device? string  "cpu"
+@return sluice.Tensor
+@example
+print(sluice.arange(4))  --> i64 [4] cpu [1, 2, 3, 4]
+print(sluice.arange(0, 1, 0.5, { dtype = "f32" }))  --> f32 [3] cpu [0, 0.5, 1] */
 static int l_arange(lua_State *L) {
   const char *what = "sluice.arange";
   int n = 0;
@@ -250,10 +297,38 @@ static int drawn(lua_State *L, const char *what,
   return finish(L, *out, &o, o.dtype);
 }
 
+/*** sluice.randn(shape, options?) -> tensor
+Normal deviates of mean 0 and variance 1; the same seed gives the same numbers for any number of threads.
+@param shape integer|integer[]  sizes
+@param options? table
+@field seed? integer  0 … 2^32-1; without one the next of sluice.seed's count
+@field dtype? sluice.DType  "f32"
+@field device? string  "cpu"
+@return sluice.Tensor
+@example print(sluice.randn({ 2, 3 }, { seed = 1 })) */
 static int l_randn(lua_State *L) { return drawn(L, "sluice.randn", sl_random_normal); }
+/*** sluice.rand(shape, options?) -> tensor
+Uniform deviates in (0, 1), as `sluice.randn` draws.
+@param shape integer|integer[]  sizes
+@param options? table
+@field seed? integer  0 … 2^32-1; without one the next of sluice.seed's count
+@field dtype? sluice.DType  "f32"
+@field device? string  "cpu"
+@return sluice.Tensor
+@example print(sluice.rand({ 3 }, { seed = 1 }):max():item() < 1)  --> true */
 static int l_rand(lua_State *L) { return drawn(L, "sluice.rand", sl_random_uniform); }
 
-/* sluice.randint(lo, hi, shape, options): integers lo … hi, both included; i64 unless a dtype is given. */
+/*** sluice.randint(lo, hi, shape, options?) -> tensor
+Integers lo … hi, both included, each as likely as any other; at most 2^32-1 different ones.
+@param lo integer
+@param hi integer  at least lo
+@param shape integer|integer[]  sizes
+@param options? table
+@field seed? integer  0 … 2^32-1; without one the next of sluice.seed's count
+@field dtype? sluice.DType  "i64"
+@field device? string  "cpu"
+@return sluice.Tensor
+@example print(sluice.randint(1, 6, { 100 }, { seed = 1 }):max():item())  --> 6 */
 static int l_randint(lua_State *L) {
   const char *what = "sluice.randint";
   lua_settop(L, 4);
@@ -275,6 +350,14 @@ static int l_randint(lua_State *L) {
   return finish(L, *out, &o, o.dtype);
 }
 
+/*** sluice.seed(n)
+Sets the count from which draws take their seed when they name none: the next one uses n, the one after it n + 1. It
+starts at 0.
+@param n integer  0 … 2^32-1
+@example
+sluice.seed(7)
+local a = sluice.randn { 2 }
+print(a:sub(sluice.randn({ 2 }, { seed = 7 })):abs():max():item())  --> 0.0 */
 static int l_seed(lua_State *L) {
   slL_set_seed(L, check_seed(L, 1, "sluice.seed"));
   return 0;

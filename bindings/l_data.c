@@ -8,8 +8,20 @@
 #include "lcore.h"
 #include "lfields.h"
 
+/*** sluice.data
+Constructors of data sets: images with labels and captions, or without. */
+
 #define DATASET "sluice.dataset"
 
+/*** sluice.Dataset
+Images to train on. `#d` is how many there are; `d[i]` is image i, f32 [C,H,W] in [-1, 1], `d:get(i)` also its label
+and caption.
+@field [integer] sluice.Tensor
+@operator len: integer
+@setup
+local images = sluice.rand({ 10, 1, 8, 8 }, { seed = 1 })
+local dataset = sluice.data.tensors { images = images, labels = sluice.arange(0, 9) }
+@example print(#dataset, dataset[1]:shape()[2])  --> 10 8 */
 static sl_dataset **push_dataset(lua_State *L) {
   sl_dataset **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
@@ -36,6 +48,14 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
+/*** sluice.data.npz(path) -> dataset
+A file of arrays (.npz, .safetensors, .npy): "images" and perhaps "labels", or guided-diffusion's "arr_0" and
+"arr_1". Images are u8 [N,C,H,W], [N,H,W,C] or [N,H,W], or floats [N,C,H,W] in [-1, 1].
+@param path string
+@return sluice.Dataset
+@example
+sluice.io.save("faces.npz", { images = sluice.zeros({ 4, 3, 8, 8 }, { dtype = "u8" }) })
+print(#sluice.data.npz "faces.npz")  --> 4 */
 static int l_npz(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   slL_try(L, sl_dataset_from_npz(slL_context(L), path, push_dataset(L)));
@@ -59,7 +79,14 @@ static void check_options(lua_State *L, int idx, const char *what, const char *c
   slL_options(L, idx, what, names);
 }
 
-/* sluice.data.pack(path, {on_bad}) */
+/*** sluice.data.pack(path, options?) -> dataset
+A packed set, as dataset:pack and `sluice pack` write it; images are unpacked when they are read.
+@param path string
+@param options? table
+@field on_bad? "refuse"|"skip"  "refuse": what is broken is an error when it is read; "skip": named and left out at
+  once
+@return sluice.Dataset
+@example print(#sluice.data.pack "data/digits/digits.pack") */
 static int l_pack(lua_State *L) {
   static const char *const names[] = {"on_bad", NULL};
   const char *w = "sluice.data.pack", *path = luaL_checkstring(L, 1);
@@ -69,7 +96,24 @@ static int l_pack(lua_State *L) {
   return 1;
 }
 
-/* sluice.data.folder(path, {size, channels, index, on_bad}) */
+/*** sluice.data.folder(path, options?) -> dataset
+PNG and JPEG files below a folder, read when they are needed. With a table (columns `file`, `class`, `caption`,
+between tabs) they are those that it lists; without, each subfolder is a class, in the order of its name.
+@param path string
+@param options? table
+@field size? integer  images become size x size as sluice.center_crop makes them; without it they are of one size
+@field channels? integer  3; 1: grey
+@field index? string  "index.tsv", if it is there
+@field on_bad? "refuse"|"skip"  "refuse": what cannot be read is an error when it is; "skip": named and left out at
+  once
+@return sluice.Dataset
+@example
+for class = 1, 2 do
+  os.execute("mkdir -p photos/class" .. class)
+  sluice.save_png(("photos/class%d/one.png"):format(class), sluice.rand({ 3, 9, 12 }, { seed = class }))
+end
+local dataset = sluice.data.folder("photos", { size = 8 })
+print(#dataset, table.concat(dataset:names(), " "))  --> 2 class1 class2 */
 static int l_folder(lua_State *L) {
   static const char *const names[] = {"size", "channels", "index", "on_bad", NULL};
   const char *w = "sluice.data.folder", *path = luaL_checkstring(L, 1);
@@ -82,6 +126,13 @@ static int l_folder(lua_State *L) {
   return 1;
 }
 
+/*** sluice.data.tensors { images =, labels = } -> dataset
+A data set of tensors.
+@param options table
+@field images sluice.Tensor  u8 [N,C,H,W] or [N,H,W], or floats [N,C,H,W] in [-1, 1]
+@field labels? sluice.Tensor  integers [N], from 0
+@return sluice.Dataset
+@example print(#sluice.data.tensors { images = sluice.zeros { 5, 3, 8, 8 } })  --> 5 */
 static int l_tensors(lua_State *L) {
   static const char *const names[] = {"images", "labels", NULL};
   const char *w = "sluice.data.tensors";
@@ -112,6 +163,13 @@ static int push_item(lua_State *L, sl_dataset *d, lua_Integer i) {
   return 3;
 }
 
+/*** dataset:get(i) -> image, label?, caption?
+One image and what is known of it.
+@param i integer  1 … #dataset
+@return sluice.Tensor image  f32 [C,H,W] in [-1, 1]
+@return integer? label  from 0; nil without labels
+@return string? caption
+@example print((select(2, dataset:get(3))))  --> 2 */
 static int l_get(lua_State *L) { return push_item(L, check(L, 1), luaL_checkinteger(L, 2)); }
 
 static int l_index(lua_State *L) {
@@ -120,7 +178,10 @@ static int l_index(lua_State *L) {
   return slL_push_method(L, DATASET, 2);
 }
 
-/* The images' shape {C,H,W}. */
+/*** dataset:shape() -> {C, H, W}
+The shape that all images have.
+@return integer[]
+@example print(table.concat(dataset:shape(), " "))  --> 1 8 8 */
 static int l_shape(lua_State *L) {
   sl_shape s = sl_dataset_image_shape(check(L, 1));
   lua_createtable(L, 3, 0);
@@ -131,12 +192,25 @@ static int l_shape(lua_State *L) {
   return 1;
 }
 
+/*** dataset:classes() -> n
+The largest label plus 1; 0 without labels.
+@return integer
+@example print(dataset:classes())  --> 10 */
 static int l_classes(lua_State *L) {
   lua_pushinteger(L, sl_dataset_classes(check(L, 1)));
   return 1;
 }
 
-/* d:batch{seed=, first=, n=, flip=} -> images [n,C,H,W], labels i64 [n]: part of the shuffled stream, first from 1. */
+/*** dataset:batch(options) -> images, labels
+A part of the endless shuffled stream from which training draws, the same for the same seed.
+@param options table
+@field seed? integer  0
+@field first? integer  1; number of the first sample
+@field n? integer  1; how many
+@field flip? boolean  false; mirrors half of them left to right
+@return sluice.Tensor images  f32 [n,C,H,W]
+@return sluice.Tensor labels  i64 [n]; zeros without labels
+@example print(dataset:batch { seed = 1, first = 11, n = 10 }:shape()[1])  --> 10 */
 static int l_batch(lua_State *L) {
   static const char *const names[] = {"seed", "first", "n", "flip", NULL};
   sl_dataset *d = check(L, 1);
@@ -155,7 +229,10 @@ static int l_batch(lua_State *L) {
   return 2;
 }
 
-/* d:names() -> {class names}, in order of their labels; nil without names */
+/*** dataset:names() -> names?
+The classes' names in the order of their labels; nil where they have none.
+@return string[]?
+@example print(dataset:names()) */
 static int l_names(lua_State *L) {
   sl_dataset *d = check(L, 1);
   if (!sl_dataset_class_name(d, 0)) return 0;
@@ -167,7 +244,11 @@ static int l_names(lua_State *L) {
   return 1;
 }
 
-/* d:all() -> images f32 [N,C,H,W], labels i64 [N] (zeros without labels) */
+/*** dataset:all() -> images, labels
+All images at once.
+@return sluice.Tensor images  f32 [N,C,H,W]
+@return sluice.Tensor labels  i64 [N]; zeros without labels
+@example print(dataset:all():shape()[1])  --> 10 */
 static int l_all(lua_State *L) {
   sl_dataset *d = check(L, 1);
   int64_t n = sl_dataset_count(d);
@@ -183,7 +264,14 @@ static int l_all(lua_State *L) {
   return 2;
 }
 
-/* d:split(n) -> the rest, n images held back */
+/*** dataset:split(n) -> rest, held
+Keeps n images back, the same ones for the same data set.
+@param n integer
+@return sluice.Dataset rest
+@return sluice.Dataset held
+@example
+local rest, held = dataset:split(3)
+print(#rest, #held)  --> 7 3 */
 static int l_split(lua_State *L) {
   sl_dataset *d = check(L, 1);
   int64_t n = luaL_checkinteger(L, 2);
@@ -192,6 +280,10 @@ static int l_split(lua_State *L) {
   return 2;
 }
 
+/*** dataset:digest() -> text
+16 hexadecimal digits, which differ where images or labels do.
+@return string
+@example print(#dataset:digest())  --> 16 */
 static int l_digest(lua_State *L) {
   char text[24];
   snprintf(text, sizeof text, "%016" PRIx64, sl_dataset_digest(check(L, 1)));
@@ -199,6 +291,10 @@ static int l_digest(lua_State *L) {
   return 1;
 }
 
+/*** dataset:note() -> text
+Source and licence as a pack has them; "" without.
+@return string
+@example print(sluice.data.pack("data/digits/digits.pack"):note() ~= "")  --> true */
 static int l_note(lua_State *L) {
   lua_pushstring(L, sl_dataset_note(check(L, 1)));
   return 1;
@@ -219,7 +315,17 @@ static bool on_progress(void *user, int64_t done, int64_t count) {
   return !p->failed;
 }
 
-/* d:pack(path, {level, note, progress = function(done, count)}) */
+/*** dataset:pack(path, options?)
+Writes a u8 data set with labels, names and captions as one packed file, whole or not at all.
+@param path string
+@param options? table
+@field level? integer  19; of zstd, 1 … 19
+@field note? string  source and licence
+@field progress? fun(done: integer, count: integer)  called now and then
+@example
+local bytes = sluice.data.tensors { images = sluice.zeros({ 4, 3, 8, 8 }, { dtype = "u8" }) }
+bytes:pack("zeros.pack", { level = 3, note = "nothing, CC0" })
+print(sluice.data.pack("zeros.pack"):note())  --> nothing, CC0 */
 static int l_write_pack(lua_State *L) {
   static const char *const names[] = {"level", "note", "progress", NULL};
   const char *w = "pack", *path = luaL_checkstring(L, 2);
@@ -239,7 +345,13 @@ static int l_write_pack(lua_State *L) {
   return 0;
 }
 
-/* sluice.center_crop(image u8 [H,W,C], size) -> u8 [size,size,C]; core.resize(image, height, width, "box"|"bicubic") */
+/*** sluice.center_crop(image, size) -> image
+Brings a picture to size x size as guided-diffusion's center_crop_arr, to the bit: halved, scaled, the middle cut
+out.
+@param image sluice.Tensor  u8 [H,W,C]
+@param size integer
+@return sluice.Tensor  u8 [size,size,C]
+@example print(sluice.center_crop(sluice.zeros({ 40, 30, 3 }, { dtype = "u8" }), 8):shape()[1])  --> 8 */
 static int l_center_crop(lua_State *L) {
   sl_tensor *image = slL_check_host_tensor(L, 1);
   int64_t size = luaL_checkinteger(L, 2);

@@ -8,6 +8,42 @@
 #include "lcore.h"
 #include "lfields.h"
 
+/*** sluice.Diffusion
+The diffusion process: its tables and its functions of tensors, symbolic ones too. Everywhere t is an index from 0
+into this process's own (perhaps respaced) steps, an integer for all images or i64 [N]; the network is given
+timestep_map[t]. x0, x and noise are [N,C,H,W]; out is the network's output, [N,2C,H,W] with learned variance.
+Tables are f32 [steps], computed in double; that of step t is table[t + 1]. Results lie where the tensors do.
+@field steps integer  of this process
+@field original_steps integer  of the process before respacing
+@field respaced boolean
+@field predict string  "eps", "x0" or "v"
+@field variance string  "learned", "fixed_small" or "fixed_large"
+@field timesteps integer[]  the original timestep of each step, as a list
+@field timestep_map sluice.Tensor  the same, i64
+@field betas sluice.Tensor  the variance of the noise that a step adds
+@field alphas_cumprod sluice.Tensor  the product of 1 - beta up to each step: the share of the image left
+@field alphas_cumprod64 number[]  the same unrounded, as a list
+@field alphas_cumprod_prev sluice.Tensor  the same a step before; 1 at the first
+@field alphas_cumprod_next sluice.Tensor  the same a step later; 0 at the last
+@field sqrt_alphas_cumprod sluice.Tensor
+@field sqrt_one_minus_alphas_cumprod sluice.Tensor
+@field log_one_minus_alphas_cumprod sluice.Tensor
+@field sqrt_recip_alphas_cumprod sluice.Tensor  sqrt(1 / alphas_cumprod)
+@field sqrt_recipm1_alphas_cumprod sluice.Tensor  sqrt(1 / alphas_cumprod - 1)
+@field posterior_variance sluice.Tensor  of x a step before, given x and x0
+@field posterior_log_variance_clipped sluice.Tensor  its logarithm; the first is the second's
+@field posterior_mean_coef1 sluice.Tensor  what the posterior's mean takes of x0
+@field posterior_mean_coef2 sluice.Tensor  what it takes of x
+@field snr sluice.Tensor  alphas_cumprod / (1 - alphas_cumprod)
+@field log_betas sluice.Tensor
+@field fixed_large_log_variance sluice.Tensor  log_betas, but the first is that of posterior_variance's second
+@setup
+local diffusion = sluice.diffusion { respacing = "50" }
+local x0, noise = sluice.rand({ 2, 1, 4, 4 }, { seed = 1 }), sluice.randn({ 2, 1, 4, 4 }, { seed = 2 })
+local out = sluice.randn({ 2, 2, 4, 4 }, { seed = 3 })
+local x = diffusion:q_sample(x0, 30, noise)
+@example print(diffusion.steps, diffusion.alphas_cumprod[50]:item() < 1e-4)  --> 50 true */
+
 #define DIFFUSION "sluice.diffusion"
 #define MAX_STEPS 1000000
 
@@ -86,6 +122,21 @@ static const char *push_spec(lua_State *L, int idx) {
   return lua_tostring(L, -1);
 }
 
+/*** sluice.diffusion(options?) -> diffusion
+A process of so many steps of noise.
+@param options? table
+@field steps? integer  1000; at most 1000000
+@field schedule? "cosine"|"linear"|fun(i: integer, T: integer): number  "cosine"; a function returns beta number i,
+  i = 0 … T-1
+@field predict? "eps"|"x0"|"v"  "eps"; what the network says: the noise, the image, or sqrt(a) eps - sqrt(1-a) x0
+@field variance? "learned"|"fixed_small"|"fixed_large"  "learned"; the network's second half, or the posterior's, or
+  beta
+@field respacing? string|integer|integer[]  all steps; "250" of them, "ddim50", or counts of sections as {10, 15,
+  20}
+@return sluice.Diffusion
+@example
+local diffusion = sluice.diffusion { schedule = "linear", respacing = "250" }
+print(diffusion.steps, diffusion.original_steps, diffusion.timesteps[250])  --> 250 1000 999 */
 static int l_new(lua_State *L) {
   static const char *const fields[] = {"steps", "schedule", "predict", "variance", "respacing", NULL};
   const char *w = "sluice.diffusion";
@@ -104,7 +155,11 @@ static int l_new(lua_State *L) {
   return slL_try(L, sl_diffusion_make(slL_context(L), &o, push_box(L)));
 }
 
-/* d:respace(spec): the same process with fewer steps. */
+/*** diffusion:respace(spec) -> diffusion
+The same process with fewer steps.
+@param spec string|integer|integer[]  as the option respacing
+@return sluice.Diffusion
+@example print(diffusion:respace("10").steps)  --> 10 */
 static int l_respace(lua_State *L) {
   sl_diffusion *d = check(L, 1);
   const char *spec = push_spec(L, 2);
@@ -224,19 +279,115 @@ static int named(lua_State *L, int n, const char *const *names) {
   return 1;
 }
 
+/*** diffusion:q_sample(x0, t, noise) -> xt
+Images with the noise of step t: sqrt(alphas_cumprod) x0 + sqrt(1 - alphas_cumprod) noise.
+@param x0 sluice.Tensor
+@param t integer|sluice.Tensor
+@param noise sluice.Tensor
+@return sluice.Tensor
+@example print(diffusion:q_sample(x0, 49, noise):shape()[1])  --> 2 */
 static int l_q_sample(lua_State *L) { return call(L, SL_FN_Q_SAMPLE, "q_sample"); }
+/*** diffusion:q_mean_variance(x0, t) -> mean, variance, log_variance
+Of the distribution of x at step t given x0; the mean like x0, the others [N].
+@param x0 sluice.Tensor
+@param t integer|sluice.Tensor
+@return sluice.Tensor mean
+@return sluice.Tensor variance
+@return sluice.Tensor log_variance
+@example print(select("#", diffusion:q_mean_variance(x0, 10)))  --> 3 */
 static int l_q_mean_variance(lua_State *L) { return call(L, SL_FN_Q_MEAN_VARIANCE, "q_mean_variance"); }
+/*** diffusion:q_posterior(x0, xt, t) -> mean, variance, log_variance
+Of the distribution of x a step before t given x at t and x0; the mean like x0, the others [N].
+@param x0 sluice.Tensor
+@param xt sluice.Tensor
+@param t integer|sluice.Tensor
+@return sluice.Tensor mean
+@return sluice.Tensor variance
+@return sluice.Tensor log_variance
+@example print((select(2, diffusion:q_posterior(x0, x, 30))):shape()[1])  --> 2 */
 static int l_q_posterior(lua_State *L) { return call(L, SL_FN_Q_POSTERIOR, "q_posterior"); }
+/*** diffusion:p_sample(out, x, t, noise, options?) -> sample, pred_xstart
+One ancestral step (DDPM) from x at t; no noise enters at t = 0.
+@param out sluice.Tensor  the network's output for x
+@param x sluice.Tensor
+@param t integer|sluice.Tensor
+@param noise sluice.Tensor
+@param options? table
+@field clip? boolean  false; brings the predicted x0 into [-1, 1]
+@return sluice.Tensor sample  x a step before
+@return sluice.Tensor pred_xstart  the x0 that the network predicts
+@example print(diffusion:p_sample(out, x, 30, noise, { clip = true }):shape()[2])  --> 1 */
 static int l_p_sample(lua_State *L) { return call(L, SL_FN_P_SAMPLE, "p_sample"); }
+/*** diffusion:ddim_sample(out, x, t, noise?, options?) -> sample, pred_xstart
+One step of DDIM from x at t. The noise may be left out where eta is 0; the options then stand in its place.
+@param out sluice.Tensor
+@param x sluice.Tensor
+@param t integer|sluice.Tensor
+@param noise? sluice.Tensor|table
+@param options? table
+@field eta? number  0; how much noise enters: 1 is as much as DDPM's
+@field clip? boolean  false; brings the predicted x0 into [-1, 1]
+@return sluice.Tensor sample  x a step before
+@return sluice.Tensor pred_xstart
+@example print(diffusion:ddim_sample(out, x, 30, { clip = true }):shape()[2])  --> 1 */
 static int l_ddim_sample(lua_State *L) { return call(L, SL_FN_DDIM_SAMPLE, "ddim_sample"); }
+/*** diffusion:ddim_reverse(out, x, t, options?) -> sample, pred_xstart
+The step of DDIM the other way, from t to t + 1.
+@param out sluice.Tensor
+@param x sluice.Tensor
+@param t integer|sluice.Tensor
+@param options? table
+@field clip? boolean  false; brings the predicted x0 into [-1, 1]
+@return sluice.Tensor sample  x a step later
+@return sluice.Tensor pred_xstart
+@example print(diffusion:ddim_reverse(out, x, 30):shape()[2])  --> 1 */
 static int l_ddim_reverse(lua_State *L) { return call(L, SL_FN_DDIM_REVERSE, "ddim_reverse"); }
+/*** diffusion:vb_bpd(out, x0, xt, t, options?) -> bits
+The term of the variational bound at t, in bits per dimension, [N].
+@param out sluice.Tensor
+@param x0 sluice.Tensor
+@param xt sluice.Tensor
+@param t integer|sluice.Tensor
+@param options? table
+@field clip? boolean  false; brings the predicted x0 into [-1, 1]
+@return sluice.Tensor
+@example print(diffusion:vb_bpd(out, x0, x, 30):shape()[1])  --> 2 */
 static int l_vb_bpd(lua_State *L) { return call(L, SL_FN_VB_BPD, "vb_bpd"); }
 
+/*** diffusion:p_mean_variance(out, x, t, options?) -> parts
+The distribution of x a step before t, as the network predicts it; all parts like x.
+@param out sluice.Tensor
+@param x sluice.Tensor
+@param t integer|sluice.Tensor
+@param options? table
+@field clip? boolean  false; brings the predicted x0 into [-1, 1]
+@return table
+@field mean sluice.Tensor
+@field variance sluice.Tensor
+@field log_variance sluice.Tensor
+@field pred_xstart sluice.Tensor  the x0 that the network predicts
+@example print(diffusion:p_mean_variance(out, x, 30).mean:shape()[2])  --> 1 */
 static int l_p_mean_variance(lua_State *L) {
   static const char *const names[] = {"mean", "variance", "log_variance", "pred_xstart"};
   return named(L, call(L, SL_FN_P_MEAN_VARIANCE, "p_mean_variance"), names);
 }
 
+/*** diffusion:losses(out, x0, xt, t, noise, options?) -> parts
+Losses of each image: the squared error of what is predicted, and with learned variance the variational bound, whose
+mean passes no gradient to out.
+@param out sluice.Tensor
+@param x0 sluice.Tensor
+@param xt sluice.Tensor
+@param t integer|sluice.Tensor
+@param noise sluice.Tensor
+@param options? table
+@field weight? sluice.Weight  1; multiplies the squared error
+@return table
+@field loss sluice.Tensor  [N], mse + vb
+@field mse sluice.Tensor  [N]
+@field vb sluice.Tensor  [N]; zeros without learned variance
+@example
+print(diffusion:losses(out, x0, x, 30, noise, { weight = sluice.weight.min_snr(5) }).loss:shape()[1])  --> 2 */
 static int l_losses(lua_State *L) {
   static const char *const names[] = {"loss", "mse", "vb"};
   return named(L, call(L, SL_FN_LOSSES, "losses"), names);
@@ -281,6 +432,12 @@ static int l_index(lua_State *L) {
 }
 
 /* What sluice.diffusion takes, as data; and for a schedule of its own or a respaced one the betas, f64 [steps]. */
+/*** diffusion:describe() -> description, betas?
+What sluice.diffusion was given, with every default, as a table fit for JSON; for a schedule of its own or a
+respaced process also the betas.
+@return table
+@return sluice.Tensor? betas  f64 [steps]
+@example print(diffusion:describe().schedule)  --> cosine */
 static int l_describe(lua_State *L) {
   sl_diffusion *d = check(L, 1);
   char *text = NULL;

@@ -46,6 +46,37 @@ static void read_config(lua_State *L, sl_dit_config *c) {
   c->learn_sigma = slL_field_boolean(L, 1, w, "learn_sigma", c->learn_sigma);
 }
 
+/*** sluice.dit { name?, input = {C, H, W}, … } -> model
+A diffusion transformer (DiT), with or without routing. A name gives patch, hidden, depth and heads: "DiT-S/2",
+DiT-S, DiT-B, DiT-L or DiT-XL with /2, /4 or /8; what is given beside it goes over it. Without a name these four
+must be given. Parameters have the names of the official state dict.
+@param options table
+@field [1]? string  a name like "DiT-B/2"
+@field input integer[]  {channels, height, width} of the images; height and width are multiples of patch
+@field patch? integer  pixels on a patch's side
+@field hidden? integer  channels of a token; a multiple of heads and of 4
+@field depth? integer  blocks
+@field heads? integer
+@field mlp_ratio? number  4; the MLP's channels over hidden
+@field classes? integer  1000; with 1 the label table has one row and nothing is dropped
+@field class_dropout? number  0.1; how often training drops a label; 0: no null class, and no guidance
+@field learn_sigma? boolean  true; the output has twice the channels, the second half for the variance
+@field routing? sluice.Routing  none
+@field block? fun(z: sluice.Tensor, c: sluice.Tensor, b: sluice.Builder): sluice.Tensor  a block in the place of DiT's
+own: z [N, tokens, hidden], masked by the routing, and the condition c [N, hidden] give a tensor like z, which becomes
+(1-m) z
+  + block(m z). It is called with symbolic tensors, when parameters are declared and when a graph is built, never in a
+step
+@field timesteps? integer  1000; as many as the diffusion's original steps
+@field seed? integer  0; of the weights, if nothing is loaded
+@field device? string  "auto": the first GPU, else the CPU; SLUICE_DEVICE names another
+@field precision? "f32"|"tf32"|"bf16"  "f32"; of products
+@field residual? "f32"|"bf16"  "f32"; of the stream between blocks, with precision = "bf16"
+@return sluice.Model
+@example
+local model = sluice.dit { "DiT-S/2", input = { 4, 32, 32 }, routing = sluice.routing.dtr {} }
+print(model:count())  --> 32963360 32865056
+local small = sluice.dit { input = { 1, 28, 28 }, classes = 10, patch = 7, hidden = 64, depth = 2, heads = 2 } */
 static int l_dit(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);

@@ -222,6 +222,19 @@ static void push_symbolic(lua_State *L, slL_trace *trace, int n, const param *p,
 }
 
 /* value_and_grad(f, params, …): f(params, …) -> loss of one element; params a table of tensors, or one tensor. */
+/*** sluice.value_and_grad(f, params, ...) -> value, gradients
+The value of f and its gradient by each parameter. f is called once, at this call, with symbolic tensors in the
+place of the parameters, and what is given after them; what it returns is run in C. Tensors that it uses beside its
+parameters are constants. A function that describes the same computation again reuses the compiled program.
+@param f fun(params: any, ...: any): sluice.Tensor  gives one element: a mean or a sum
+@param params sluice.Tensor|table<any, sluice.Tensor>  f32 or bf16, all on one device
+@param ... any  handed on to f
+@return sluice.Tensor value  one element
+@return sluice.Tensor|table<any, sluice.Tensor> gradients  under the parameters' names; of one tensor its own
+@example
+local value, g = sluice.value_and_grad(function(p, x) return (p.w * x):square():sum() end,
+  { w = sluice.tensor { 1, 2 } }, sluice.tensor { 3, 1 })
+print(value:item(), g.w)  --> 13.0 f32 [2] cpu [18, 4] */
 static int l_value_and_grad(lua_State *L) {
   int top = lua_gettop(L), n = 1, keys = 0;
   if (lua_type(L, 1) != LUA_TFUNCTION)

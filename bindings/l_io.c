@@ -6,6 +6,9 @@
 #include "io/png.h"
 #include "io/tensor_file.h"
 
+/*** sluice.io
+Files of named tensors. What cannot be opened gives nil, a message and a code, as Lua's io; all else raises. */
+
 #define FILE_BOX "sluice.tensor_file"
 
 static int file_gc(lua_State *L) {
@@ -73,6 +76,17 @@ static int load(lua_State *L, bool raise) {
   return n;
 }
 
+/*** sluice.io.load(path) -> tensors, metadata
+Reads .safetensors, .npz or .npy, told apart by content; tensors keep the file's dtypes and lie on the CPU. A file
+with a digest is checked against it.
+@param path string
+@return table<string, sluice.Tensor>? tensors  of an .npy "arr_0"; nil: it cannot be opened
+@return table<string, string>|string metadata  of .safetensors; or why not
+@return string? code  "IO"
+@example
+sluice.io.save("two.safetensors", { a = sluice.ones { 2 } }, { made = "today" })
+local tensors, metadata = sluice.io.load "two.safetensors"
+print(tensors.a, metadata.made)  --> f32 [2] cpu [1, 1] today */
 static int l_load(lua_State *L) { return load(L, false); }
 static int l_core_load(lua_State *L) { return load(L, true); }
 
@@ -147,6 +161,16 @@ static int save(lua_State *L, bool raise) {
   return 1;
 }
 
+/*** sluice.io.save(path, tensors, metadata?) -> ok
+Writes tensors under their names, whole or not at all: .npz by the path's end, else safetensors. An .npz takes
+neither metadata nor bf16.
+@param path string
+@param tensors table<string, sluice.Tensor>
+@param metadata? table<string, string|number>  a key `digest` becomes the digest of the file
+@return boolean? ok  true; nil: it cannot be opened
+@return string? message
+@return string? code
+@example print(sluice.io.save("one.npz", { x = sluice.arange(3) }))  --> true */
 static int l_save(lua_State *L) { return save(L, false); }
 static int l_core_save(lua_State *L) { return save(L, true); }
 
@@ -162,7 +186,16 @@ static int int_field(lua_State *L, const char *name) {
   return (int)v;
 }
 
-/* sluice.save_png(path, images, {columns, quant, pad, scale}) */
+/*** sluice.save_png(path, images, options?)
+Writes images as one picture, several as a grid.
+@param path string
+@param images sluice.Tensor  floats [N,C,H,W] or [C,H,W] in [-1, 1], or u8 [N,H,W,C] or [H,W,C]; C is 1 or 3
+@param options? table
+@field columns? integer  the square root of N, rounded up
+@field quant? "dit"|"adm"  "dit"; how floats become bytes: as DiT's or as guided-diffusion's code does
+@field pad? integer  2; black pixels around each picture of a grid; -1: none
+@field scale? integer  1; each pixel becomes scale x scale
+@example sluice.save_png("noise.png", sluice.randn({ 4, 3, 16, 16 }, { seed = 1 }), { columns = 4, scale = 2 }) */
 static int l_save_png(lua_State *L) {
   static const char *const fields[] = {"columns", "quant", "pad", "scale", NULL}, *const quants[] = {"dit", "adm",
                                                                                                      NULL};
@@ -189,7 +222,13 @@ static int l_save_png(lua_State *L) {
   return 0;
 }
 
-/* sluice.load_image(path) -> f32 [3,H,W] in [-1, 1] */
+/*** sluice.load_image(path) -> image
+A PNG or JPEG file as f32 [3,H,W] in [-1, 1].
+@param path string
+@return sluice.Tensor
+@example
+sluice.save_png("white.png", sluice.ones { 3, 4, 5 })
+print(sluice.load_image("white.png"):shape()[3])  --> 5 */
 static int l_load_image(lua_State *L) {
   const char *path = check_path(L, 1, "sluice.load_image");
   return slL_try(L, sl_image_load(slL_context(L), path, slL_push_tensor(L)));

@@ -9,6 +9,9 @@
 #define JSON_BOX "sluice.json_box"
 #define MAX_DEPTH 100
 
+/*** sluice.json
+JSON, for metadata and notes. */
+
 /* --- decoding --- */
 
 static int json_gc(lua_State *L) {
@@ -42,6 +45,11 @@ static void push_json(lua_State *L, const cJSON *v, int depth) {
   }
 }
 
+/*** sluice.json.decode(text) -> value
+A JSON text as a Lua value; null is sluice.json.null, whole numbers are integers.
+@param text string
+@return any
+@example print(sluice.json.decode('{"a": [1, 2.5]}').a[2])  --> 2.5 */
 static int l_decode(lua_State *L) {
   size_t n;
   const char *text = luaL_checklstring(L, 1, &n), *end = NULL;
@@ -60,6 +68,9 @@ static int l_decode(lua_State *L) {
   return 1;
 }
 
+/*** sluice.json.null: lightuserdata
+What null in JSON is in Lua.
+@example print(sluice.json.encode { x = sluice.json.null })  --> {"x":null} */
 void slL_push_json(lua_State *L, char *text) {
   cJSON **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
@@ -200,7 +211,12 @@ static void encode(lua_State *L, int parts, int idx, bool array, int depth) {
   }
 }
 
-/* json.encode(value[, "array"]): an empty table is {}, or [] with "array". */
+/*** sluice.json.encode(value, empty?) -> text
+A value as JSON on one line, keys in order, numbers so that they read back equal. Lists are tables with 1 … n.
+@param value any
+@param empty? "object"|"array"  "object"; what an empty table is
+@return string
+@example print(sluice.json.encode { b = 1, a = { 1, 2 } })  --> {"a":[1,2],"b":1} */
 static int l_encode(lua_State *L) {
   static const char *const kinds[] = {"object", "array", NULL};
   luaL_checkany(L, 1);

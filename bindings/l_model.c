@@ -14,6 +14,15 @@
 #define MODEL "sluice.model"
 #define MAX_KEEP 64
 
+/*** sluice.Model
+A network: what sluice.dit and sluice.adm make. Images are [N,C,H,W]. t is an integer, or a tensor [N], [1] or
+without dimensions, of integers or f32; a fraction embeds as it is and takes the mask of the nearest integer. Labels
+y are an integer for all images, a list, or a tensor [N]; nil is the null class. tostring tells kind and size.
+@setup
+local model = sluice.dit { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 2, heads = 2,
+  routing = sluice.routing.dtr {} }
+@example print(model)  --> dit: 15568 parameters, 2 routed blocks */
+
 sl_model **slL_push_model(lua_State *L) {
   sl_model **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
@@ -85,6 +94,10 @@ static void push_parts(lua_State *L, sl_model *m, sl_tensor *flat) {
   }
 }
 
+/*** model:names() -> list
+Names of its parameters, in the order of the flat layout.
+@return string[]
+@example print(model:names()[1], #model:names()) */
 static int l_names(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   int n = sl_params_count(m->params);
@@ -96,6 +109,10 @@ static int l_names(lua_State *L) {
   return 1;
 }
 
+/*** model:state() -> parameters
+Its parameters by name: tensors that see the model's own memory. Brings the weights into being.
+@return table<string, sluice.Tensor>
+@example print(model:state()["blocks.0.attn.qkv.weight"]:shape()[1])  --> 48 */
 static int l_state(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   push_parts(L, m, weights_of(L, m));
@@ -109,6 +126,13 @@ static void check_flat(lua_State *L, sl_model *m, sl_tensor *t) {
               (LUAI_UACINT)sl_params_elements(m->params));
 }
 
+/*** model:parts(flat) -> parameters
+A flat array, such as an EMA's weights, as tensors by name that see its memory.
+@param flat sluice.Tensor  f32, as long as the model's layout
+@return table<string, sluice.Tensor>
+@example
+local flat = model:flatten(model:state())
+print(model:parts(flat)["x_embedder.proj.bias"]:shape()[1])  --> 16 */
 static int l_parts(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   sl_tensor *flat = slL_check_tensor(L, 2);
@@ -131,6 +155,15 @@ static sl_tensor_file *push_state(lua_State *L, int idx) {
   return *file;
 }
 
+/*** model:load_state(source, options?) -> model
+Takes parameters from a table, or from a file: .safetensors or .npz with the official names, a checkpoint, a run's
+folder. Shapes must agree; after an error the model is as it was.
+@param source string|table<string, sluice.Tensor>
+@param options? table
+@field strict? boolean  true: trainable parameters must all be there, and nothing else
+@return sluice.Model
+@example
+model:load_state({ ["x_embedder.proj.bias"] = sluice.zeros { 16 } }, { strict = false }) */
 static int l_load_state(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   static const char *const fields[] = {"strict", NULL};
@@ -146,13 +179,22 @@ static int l_load_state(lua_State *L) {
   return 1;
 }
 
-/* model:flatten {name = tensor} -> a flat array. */
+/*** model:flatten(parameters) -> flat
+A table of parameters, all trainable ones of the model, as one flat array f32 in the model's layout.
+@param parameters table<string, sluice.Tensor>
+@return sluice.Tensor
+@example print(model:flatten(model:state()):rank())  --> 1 */
 static int l_flatten(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   sl_tensor_file *file = push_state(L, 2);
   return slL_try(L, sl_state_flatten(m, file, "", slL_push_tensor(L)));
 }
 
+/*** model:init(seed?) -> model
+Draws the weights anew, as the reference projects initialize them.
+@param seed? integer  0; 0 … 2^32-1
+@return sluice.Model
+@example model:init(1) */
 static int l_init(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_Integer seed = luaL_optinteger(L, 2, 0);
@@ -162,11 +204,20 @@ static int l_init(lua_State *L) {
   return 1;
 }
 
+/*** model:save(path)
+Writes the parameters under the official names: .npz by its name, else safetensors.
+@param path string
+@example model:save "weights.safetensors" */
 static int l_save(lua_State *L) {
   slL_try(L, sl_model_save(slL_check_model(L, 1), luaL_checkstring(L, 2)));
   return 0;
 }
 
+/*** model:count() -> all, trainable
+How many numbers its parameters hold, and how many of them are trained.
+@return integer all
+@return integer trainable
+@example print(model:count()) */
 static int l_count(lua_State *L) {
   int64_t all, trainable;
   sl_params_numel(slL_check_model(L, 1)->params, &all, &trainable);
@@ -175,6 +226,14 @@ static int l_count(lua_State *L) {
   return 2;
 }
 
+/*** model:flops(options?) -> counts
+Work of one forward pass.
+@param options? table
+@field batch? integer  1
+@return table
+@field macs integer  multiply-adds
+@field flops integer  twice that
+@example print(model:flops { batch = 2 }.macs == 2 * model:flops().macs)  --> true */
 static int l_flops(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   static const char *const fields[] = {"batch", NULL};
@@ -262,6 +321,18 @@ static int forward_symbolic(lua_State *L, sl_model *m) {
                    x && t && (y || !y) ? m->kind->name : "this model");
 }
 
+/*** model:forward(x, t, y?, options?) -> out, kept?
+One pass without dropout, to [N,C,H,W], or [N,2C,H,W] with the variance.
+@param x sluice.Tensor  f32 [N,C,H,W]
+@param t integer|number|sluice.Tensor
+@param y? integer|integer[]|sluice.Tensor  labels from 0; nil: the null class
+@param options? table
+@field keep? string[]  names of values to return too, at most 64: "c", "blocks.0", "blocks.0.attn.qkv"
+@return sluice.Tensor out
+@return table<string, sluice.Tensor>? kept  by name, with keep
+@example
+local out, kept = model:forward(sluice.randn { 2, 1, 8, 8 }, 500, { 0, 2 }, { keep = { "blocks.0" } })
+print(out:shape()[2], kept["blocks.0"]:shape()[3])  --> 2 16 */
 static int l_forward(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 5);
@@ -285,6 +356,19 @@ static int l_forward(lua_State *L) {
   return 2;
 }
 
+/*** model:forward_cfg(x, t, y, scale, options?) -> out
+Classifier-free guidance as the reference does it, with 2N rows: the first N images with their labels, then the same
+images with the null class.
+@param x sluice.Tensor  f32 [2N,C,H,W]; only the first N are used
+@param t integer|number|sluice.Tensor
+@param y integer|integer[]|sluice.Tensor  2N labels
+@param scale number  1: no guidance
+@param options? table
+@field channels? integer  all input channels; how many of the first are guided (DiT's own code: 3)
+@return sluice.Tensor  [2N,…]
+@example
+local x = sluice.randn { 2, 1, 8, 8 }
+print(model:forward_cfg(x, 10, { 1, 3 }, 2):shape()[1])  --> 2 */
 static int l_forward_cfg(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 6);
@@ -303,6 +387,17 @@ static int l_forward_cfg(lua_State *L) {
   return 1;
 }
 
+/*** model:gradients(x, t, y, upstream) -> gradients
+The gradient of sum(output * upstream) by x and by every trainable parameter.
+@param x sluice.Tensor
+@param t integer|number|sluice.Tensor
+@param y integer|integer[]|sluice.Tensor|nil
+@param upstream sluice.Tensor  like the output
+@return table<string, sluice.Tensor>  by parameter name, and "x"
+@example
+local x = sluice.randn { 2, 1, 8, 8 }
+local g = model:gradients(x, 10, { 0, 1 }, sluice.ones { 2, 2, 8, 8 })
+print(g.x:shape()[1], g["final_layer.linear.weight"]:rank())  --> 2 2 */
 static int l_gradients(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 5);
@@ -322,6 +417,11 @@ static int l_gradients(lua_State *L) {
   return 1;
 }
 
+/*** model:t_embed(t) -> embedding
+The timestep embedding after its MLP, [N, channels].
+@param t integer|number|sluice.Tensor
+@return sluice.Tensor
+@example print(model:t_embed(10):shape()[2])  --> 16 */
 static int l_t_embed(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 2);
@@ -359,7 +459,17 @@ static bool on_node(void *user, const sl_trace *t) {
   return go_on;
 }
 
-/* model:trace(x, t, y, f): calls f{name, op, output, min, max, mean, rms, nonfinite} for every value; false stops. */
+/*** model:trace(x, t, y, f)
+Runs one forward pass and calls f with the statistics of every value as it is computed; false from f stops.
+@param x sluice.Tensor
+@param t integer|number|sluice.Tensor
+@param y integer|integer[]|sluice.Tensor|nil
+@param f fun(s: {name: string, op: string, output: integer, min: number, max: number, mean: number, rms: number,
+  nonfinite: integer}): boolean?
+@example
+model:trace(sluice.randn { 1, 1, 8, 8 }, 500, 0, function(s)
+  if s.name == "blocks.1" then print(s.op, s.rms > 0, s.nonfinite) end
+end) */
 static int l_trace(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_settop(L, 5);
@@ -372,6 +482,11 @@ static int l_trace(lua_State *L) {
   return 0;
 }
 
+/*** model:dot(batch?) -> text
+Its graph for Graphviz: `sluice -e 'print(model:dot())' | dot -Tsvg`.
+@param batch? integer  1
+@return string
+@example print(model:dot():match "^digraph")  --> digraph */
 static int l_dot(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   char *text = NULL;
@@ -381,6 +496,18 @@ static int l_dot(lua_State *L) {
   return 1;
 }
 
+/*** model:info() -> facts
+What every architecture tells of itself.
+@return table
+@field in_channels integer
+@field out_channels integer
+@field height integer
+@field width integer
+@field classes integer  0: takes no labels
+@field null_class boolean  guidance and y = nil are possible
+@field timesteps integer
+@field routed_blocks integer
+@example print(model:info().routed_blocks)  --> 2 */
 static int l_info(lua_State *L) {
   const sl_model_info *f = &slL_check_model(L, 1)->info;
   lua_createtable(L, 0, 8);
@@ -395,7 +522,10 @@ static int l_info(lua_State *L) {
   return 1;
 }
 
-/* What `sluice.<kind>` takes to make such a model again, as data. */
+/*** model:describe() -> description
+What its maker was given, with every default, as a table fit for JSON; `kind` is "dit" or "adm".
+@return table
+@example print(model:describe().hidden, model:describe().routing.kind)  --> 16 dtr */
 static int l_describe(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   char *text = NULL;
@@ -404,7 +534,11 @@ static int l_describe(lua_State *L) {
   return 1;
 }
 
-/* The mask tables of routings that no formula gives back: one per routed block. */
+/*** model:tables() -> masks
+The mask tables of a routing that no formula gives back (table, custom): u8 [timesteps, C] for each routed block;
+else an empty list.
+@return sluice.Tensor[]
+@example print(#model:tables())  --> 0 */
 static int l_tables(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   lua_newtable(L);
@@ -417,7 +551,11 @@ static int l_tables(lua_State *L) {
   return 1;
 }
 
-/* model:to(device) -> model: moves its weights, and where it runs from now on. */
+/*** model:to(device) -> model
+Moves its weights; it runs there from now on. Trainers and samplers made before keep theirs.
+@param device string  as sluice.devices lists them, or "auto"
+@return sluice.Model
+@example print(model:to "cpu":device())  --> cpu */
 static int l_to(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
   const sl_device *dev = NULL;
@@ -428,6 +566,10 @@ static int l_to(lua_State *L) {
   return 1;
 }
 
+/*** model:device() -> name
+Where its weights lie and where it runs.
+@return string
+@example print(model:device()) */
 static int l_device(lua_State *L) {
   lua_pushstring(L, slL_check_model(L, 1)->device->name);
   return 1;

@@ -8,9 +8,16 @@
 #include "lfields.h"
 #include "routing/routing_description.h"
 
+/*** sluice.routing
+Constructors of routings. */
+
 #define ROUTING "sluice.routing"
 #define MAX_TABLES 10000
 
+/*** sluice.Routing
+Which channels of each routed block are active at which timestep; for a model's field `routing`. Never changed after
+it is made. tostring names its kind.
+@setup local routing = sluice.routing.dtr { alpha = 4, beta = 0.8 } */
 static sl_routing **push_routing(lua_State *L) {
   sl_routing **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
@@ -44,6 +51,15 @@ static void options(lua_State *L, const char *what, const char *const *names) {
   slL_options(L, 1, what, names);
 }
 
+/*** sluice.routing.dtr(options?) -> routing
+The sliding window of Denoising Task Routing: of C channels a window of floor(beta C) is active, which moves from
+the first channels at t = 0 to the last ones at the last timestep, the faster the later for alpha above 1.
+@param options? table
+@field alpha? number  4; above 0
+@field beta? number  0.8; above 0, at most 1
+@field variant? "reference"|"eq4"  "reference": the released code; "eq4": the paper's equation 4
+@return sluice.Routing
+@example print(sluice.routing.dtr { beta = 0.5 }:table(10, 8):sum(2):max():item()) */
 static int l_dtr(lua_State *L) {
   static const char *const names[] = {"alpha", "beta", "variant", NULL}, *const variants[] = {"reference", "eq4", NULL};
   const char *w = "sluice.routing.dtr";
@@ -54,6 +70,13 @@ static int l_dtr(lua_State *L) {
   return 1;
 }
 
+/*** sluice.routing.random(options?) -> routing
+R-TR: floor(beta C) random channels, drawn for every timestep and block by itself.
+@param options? table
+@field beta? number  0.8; above 0, at most 1
+@field seed? integer  0
+@return sluice.Routing
+@example print(sluice.routing.random { beta = 0.5, seed = 1 })  --> sluice.routing.random */
 static int l_random(lua_State *L) {
   static const char *const names[] = {"beta", "seed", NULL};
   const char *w = "sluice.routing.random";
@@ -64,12 +87,23 @@ static int l_random(lua_State *L) {
   return 1;
 }
 
+/*** sluice.routing.none() -> routing
+All channels at all timesteps; the same as no routing.
+@return sluice.Routing
+@example print(sluice.routing.none())  --> sluice.routing.none */
 static int l_none(lua_State *L) {
   slL_try(L, sl_routing_none(slL_context(L), push_routing(L)));
   return 1;
 }
 
-/* sluice.routing.table(u8 [blocks,T,C]), or of a list of u8 [T,C], one per routed block. */
+/*** sluice.routing.table(masks) -> routing
+Masks as they are: zeros and ones for each block, timestep and channel.
+@param masks sluice.Tensor|sluice.Tensor[]  u8 [blocks, T, C], or a list of [T, C] where blocks differ in channels
+@return sluice.Routing
+@example
+local masks = sluice.ones({ 2, 1000, 16 }, { dtype = "u8" })
+local model = sluice.dit { input = { 1, 8, 8 }, patch = 4, hidden = 16, depth = 2, heads = 2,
+  routing = sluice.routing.table(masks) } */
 static int l_table(lua_State *L) {
   bool list = lua_type(L, 1) == LUA_TTABLE;
   sl_tensor *all = list ? NULL : slL_check_tensor(L, 1);
@@ -154,6 +188,15 @@ static sl_status call_mask(void *user, int64_t t, int64_t T, int64_t C, int bloc
   return s;
 }
 
+/*** sluice.routing.custom(f) -> routing
+Masks of a Lua function, called for every timestep and block when the model is made, never while it computes. It
+returns the first and the last active channel (from 1, both included; last = first - 1: none), or a list of C zeros
+and ones.
+@param f fun(t: integer, T: integer, C: integer, block: integer, blocks: integer): integer|table, integer?
+@return sluice.Routing
+@example
+local halves = sluice.routing.custom(function(t, T, C) if t < T // 2 then return 1, C // 2 else return 1, C end end)
+print(halves:table(4, 8):sum(2))  --> i64 [4] cpu [4, 4, 8, 8] */
 static int l_custom(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
@@ -173,7 +216,14 @@ static int l_custom(lua_State *L) {
 
 /* --- methods --- */
 
-/* routing:table(T, C[, block[, blocks]]) -> u8 [T,C] */
+/*** routing:table(T, C, block?, blocks?) -> mask
+The mask of one block, u8 [T, C]; row t + 1 is that of timestep t.
+@param T integer  timesteps
+@param C integer  channels
+@param block? integer  1
+@param blocks? integer  block; how many blocks there are
+@return sluice.Tensor
+@example print(routing:table(1000, 10)[1])  --> u8 [10] cpu [1, 1, 1, …, 1, 0, 0] */
 static int l_mask(lua_State *L) {
   sl_routing *r = check(L, 1);
   lua_Integer T = luaL_checkinteger(L, 2), C = luaL_checkinteger(L, 3), block = luaL_optinteger(L, 4, 1),
@@ -192,6 +242,10 @@ static sl_status description(lua_State *L, const sl_routing *r, char **text) {
   return s;
 }
 
+/*** routing:describe() -> description
+Its kind ("dtr", "random", "none", "table", "custom") and numbers, as a table fit for JSON.
+@return table
+@example print(routing:describe().kind, routing:describe().alpha)  --> dtr 4 */
 static int l_describe(lua_State *L) {
   char *text = NULL;
   slL_try(L, description(L, check(L, 1), &text));

@@ -8,6 +8,22 @@
 #include "lcore.h"
 #include "lfields.h"
 
+/*** sluice.Sampler
+Images being drawn, a step at a time; what sluice.sampler makes. `sampler.x` may be assigned between steps.
+@field i integer  steps done
+@field n integer  steps in all
+@field t integer  original timestep of the last step; of the first one before it
+@field x sluice.Tensor  f32 [n,C,H,W], the images as they are: a copy
+@field x0? sluice.Tensor  what the network's last prediction says of the finished images; nil before the first step
+@setup
+local model = sluice.dit { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 1, heads = 2 }:init(0)
+local sampler = sluice.sampler { model = model, diffusion = sluice.diffusion {}, n = 2, labels = 1, steps = 5,
+  seed = 1 }
+@example
+sampler:step()
+print(sampler.i, sampler.n, sampler.t, sampler.x:shape()[1])  --> 1 5 999 2
+sampler.x = sampler.x * 0.9 */
+
 #define SAMPLER "sluice.sampler"
 
 static sl_sampler *check(lua_State *L, int idx) {
@@ -68,6 +84,12 @@ static int l_new(lua_State *L) {
   return 1;
 }
 
+/*** sampler:step() -> went
+Goes one step on.
+@return boolean  false: there was none left, and nothing was done
+@example
+while sampler:step() do end
+print(sampler.i)  --> 5 */
 static int l_step(lua_State *L) {
   bool done;
   slL_try(L, sl_sampler_step(check(L, 1), &done));
@@ -84,6 +106,14 @@ static int steps_next(lua_State *L) {
 }
 
 /* for s in sampler:steps() do … end */
+/*** sampler:steps() -> iterator
+For a loop over the steps that are left, which gives the sampler after each; it may end early.
+@return fun(): sluice.Sampler?
+@example
+for s in sampler:steps() do
+  if s.i == 3 then break end
+end
+print(sampler.i)  --> 3 */
 static int l_steps(lua_State *L) {
   check(L, 1);
   lua_pushvalue(L, 1);
@@ -118,6 +148,10 @@ static int l_newindex(lua_State *L) {
 }
 
 /* Bytes that its steps will take. */
+/*** sampler:memory() -> bytes
+Bytes that its steps take beside what exists already.
+@return integer
+@example print(sampler:memory() > 0)  --> true */
 static int l_memory(lua_State *L) {
   uint64_t bytes;
   slL_try(L, sl_sampler_forecast(check(L, 1), &bytes));

@@ -56,8 +56,16 @@ static int index_lazy(lua_State *L) {
   return 1;
 }
 
+/*** sluice.version: string
+Major, minor and patch number, as "0.1.0".
+@example print(sluice.version:match "^%d+%.%d+%.%d+$" ~= nil)  --> true */
+
 /* --- small functions --- */
 
+/*** sluice.devices() -> names
+Devices that this machine and this build have, the CPU first.
+@return string[]
+@example print(sluice.devices()[1])  --> cpu */
 static int l_devices(lua_State *L) {
   lua_createtable(L, 2, 0);
   for (int i = 0; sl_device_name(i); i++) {
@@ -88,6 +96,20 @@ static int device_memory(lua_State *L) {
   return 1;
 }
 
+/*** sluice.memory(device?) -> facts
+The library's own memory on the host; of a GPU by its name, what there is and what this process took, in bytes.
+@param device? string  a GPU
+@return table
+@field bytes integer  taken now
+@field peak_bytes integer  taken at most so far
+@field limit? integer  of the host: what may be taken (SLUICE_MEMORY, --memory); 0: no limit
+@field blocks? integer  of the host: blocks that are alive
+@field calls? integer  of the host: allocations so far
+@field available? integer  of a GPU: what could still be taken
+@field total? integer  of a GPU: what it has
+@example
+local t = sluice.zeros { 1000 }
+print(sluice.memory().bytes >= 4000)  --> true */
 static int l_memory(lua_State *L) {
   if (!lua_isnoneornil(L, 1)) return device_memory(L);
   sl_memory m = sl_context_memory(slL_context(L));
@@ -100,11 +122,21 @@ static int l_memory(lua_State *L) {
   return 1;
 }
 
+/*** sluice.threads() -> n
+How many threads compute: one for each core that the process may use, or what sluice.set_threads said.
+@return integer
+@example print(sluice.threads() >= 1)  --> true */
 static int l_threads(lua_State *L) {
   lua_pushinteger(L, sl_context_threads(slL_context(L)));
   return 1;
 }
 
+/*** sluice.set_threads(n)
+How many threads compute from now on; results do not depend on it.
+@param n integer  1 … 1024
+@example
+sluice.set_threads(2)
+print(sluice.threads())  --> 2 */
 static int l_set_threads(lua_State *L) {
   lua_Integer n = luaL_checkinteger(L, 1);
   if (n < 1 || n > 1024) return slL_error(L, "sluice.set_threads: %I threads, expected 1 to 1024", (LUAI_UACINT)n);
@@ -184,10 +216,14 @@ static int l_signature(lua_State *L) {
 static const luaL_Reg functions[] = {
     {"devices", l_devices}, {"memory", l_memory}, {"threads", l_threads}, {"set_threads", l_set_threads}, {NULL, NULL}};
 
+/* core.classes() -> {class name = {method names}}: their metatables are locked. */
+static int l_classes(lua_State *L) { return slL_push_classes(L); }
+
 static void share_with_core(lua_State *L, int module) {
   slL_core(L, "next_seed", l_next_seed);
   slL_core(L, "signature", l_signature);
   slL_core(L, "set_memory", l_set_memory);
+  slL_core(L, "classes", l_classes);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   luaL_getsubtable(L, -1, "sluice.core");
   lua_getfield(L, module, "version");

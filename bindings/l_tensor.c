@@ -3,6 +3,28 @@
 
 #include <string.h>
 
+/*** sluice.Tensor
+Numbers of one dtype in a shape. `t[i]` is a tensor, row i of the first dimension, and sees the same memory; `t[i] =
+v` writes a number, nested tables or a tensor there. `#t` is the size of the first dimension; `+ - * / ^` and unary
+`-` are operations; `<` and `<=` compare tensors of one element and give booleans, `t:lt(u)` compares elements.
+tostring shows dtype, shape, device and a few elements.
+
+Inside a function that is traced (sluice.value_and_grad, a loss of a recipe) tensors are symbolic: they have shape
+and dtype, but no values, so that `item`, `totable`, `#t` and `<` raise an error. Lua cannot catch `if t` and `==`.
+@field [integer] sluice.Tensor
+@operator add(sluice.Tensor|number): sluice.Tensor
+@operator sub(sluice.Tensor|number): sluice.Tensor
+@operator mul(sluice.Tensor|number): sluice.Tensor
+@operator div(sluice.Tensor|number): sluice.Tensor
+@operator pow(sluice.Tensor|number): sluice.Tensor
+@operator unm: sluice.Tensor
+@operator len: integer
+@setup local tensor = sluice.tensor { { 1, 2, 3 }, { 4, 5, 6 } }
+@example
+tensor[1] = { 7, 8, 9 }
+tensor[2][3] = -1
+print(tensor[1], (tensor * 2):sum():item())  --> f32 [3] cpu [7, 8, 9] 64.0
+print(tensor:slice(2, 1, 2):permute { 2, 1 })  --> f32 [2,2] cpu [[7, 4], [8, 5]] */
 static int no_value(lua_State *L, const char *what) {
   return slL_error(L, "%s: a symbolic tensor has no value while tracing", what);
 }
@@ -13,6 +35,10 @@ static sl_tensor *with_values(lua_State *L, const char *what) {
   return slL_check_tensor(L, 1);
 }
 
+/*** tensor:shape() -> sizes
+Its sizes, one for each dimension.
+@return integer[]
+@example print(table.concat(tensor:shape(), " x "))  --> 2 x 3 */
 static int l_shape(lua_State *L) {
   const sl_shape *s =
       slL_is_symbolic(L, 1) ? &slL_check_value(L, 1, NULL)->shape : sl_tensor_shape(slL_check_tensor(L, 1));
@@ -24,24 +50,40 @@ static int l_shape(lua_State *L) {
   return 1;
 }
 
+/*** tensor:dtype() -> name
+f32, bf16, i32, i64 and u8 compute; f16, f64, bool, i8 and i16 are stored, converted and read.
+@return sluice.DType
+@example print(tensor:dtype(), tensor:lt(3):dtype())  --> f32 u8 */
 static int l_dtype(lua_State *L) {
   sl_dtype d = slL_is_symbolic(L, 1) ? slL_check_value(L, 1, NULL)->dtype : sl_tensor_dtype(slL_check_tensor(L, 1));
   lua_pushstring(L, sl_dtype_name(d));
   return 1;
 }
 
+/*** tensor:device() -> name
+Where it lies: "cpu" or a GPU's name, as `sluice.devices` lists them. A symbolic tensor's is "cpu".
+@return string
+@example print(tensor:device())  --> cpu */
 static int l_device(lua_State *L) {
   if (slL_is_symbolic(L, 1)) lua_pushliteral(L, "cpu");
   else lua_pushstring(L, sl_tensor_device(slL_check_tensor(L, 1))->name);
   return 1;
 }
 
+/*** tensor:rank() -> n
+How many dimensions it has; 0 for a single number.
+@return integer
+@example print(tensor:rank(), tensor:sum():rank())  --> 2 0 */
 static int l_rank(lua_State *L) {
   lua_pushinteger(L, slL_is_symbolic(L, 1) ? slL_check_value(L, 1, NULL)->shape.rank
                                            : sl_tensor_shape(slL_check_tensor(L, 1))->rank);
   return 1;
 }
 
+/*** tensor:numel() -> n
+How many elements it has.
+@return integer
+@example print(tensor:numel())  --> 6 */
 static int l_numel(lua_State *L) {
   lua_pushinteger(L, slL_is_symbolic(L, 1) ? sl_shape_numel(&slL_check_value(L, 1, NULL)->shape)
                                            : sl_tensor_numel(slL_check_tensor(L, 1)));
@@ -57,7 +99,12 @@ static int to_symbolic(lua_State *L, bool to_dtype, sl_dtype dtype) {
   return slL_call_op(L, sl_op_find("cast"), 1, (int[]){1}, &(sl_attrs){{dtype}, {0}});
 }
 
-/* t:to(dtype or device): t itself where nothing changes. */
+/*** tensor:to(what) -> tensor
+The tensor in another dtype or on another device; itself where nothing changes. Floats become integers by dropping
+their fraction.
+@param what sluice.DType|string  a dtype, or a device as sluice.devices lists them
+@return sluice.Tensor
+@example print(tensor:to "i32":dtype())  --> i32 */
 static int l_to(lua_State *L) {
   const char *name = luaL_checkstring(L, 2);
   sl_dtype dtype = SL_F32;
@@ -80,6 +127,13 @@ static int l_to(lua_State *L) {
   return slL_try(L, sl_tensor_to(t, dtype, dev, slL_push_tensor(L)));
 }
 
+/*** tensor:clone() -> tensor
+A copy with memory of its own; a symbolic tensor is given back as it is.
+@return sluice.Tensor
+@example
+local copy = tensor:clone()
+copy[1] = 0
+print(tensor[1][3]:item())  --> 3.0 */
 static int l_clone(lua_State *L) {
   if (slL_is_symbolic(L, 1)) {
     slL_check_value(L, 1, NULL);
@@ -90,6 +144,10 @@ static int l_clone(lua_State *L) {
   return slL_try(L, sl_tensor_to(t, sl_tensor_dtype(t), NULL, slL_push_tensor(L)));
 }
 
+/*** tensor:item() -> number
+The number in a tensor of one element, of any shape; an integer of integer dtypes. Raises for more elements.
+@return number
+@example print(tensor:mean():item())  --> 3.5 */
 static int l_item(lua_State *L) {
   sl_tensor *t = with_values(L, "item");
   if (sl_tensor_numel(t) != 1)
@@ -99,6 +157,10 @@ static int l_item(lua_State *L) {
   return 1;
 }
 
+/*** tensor:totable() -> table
+Nested tables of numbers, one level per dimension; a number for a tensor without dimensions.
+@return table|number
+@example print(tensor:totable()[2][3])  --> 6.0 */
 static int l_totable(lua_State *L) {
   with_values(L, "totable");
   return slL_tensor_totable(L);
@@ -111,7 +173,10 @@ static int l_length(lua_State *L) {
   return 1;
 }
 
-/* t:release() frees the memory at once, unless other tensors see it too. */
+/*** tensor:release()
+Frees the memory now instead of at Lua's collection, unless other tensors see it too. The tensor raises when used
+afterwards; `local t <close> = …` does the same at the end of a block.
+@example tensor:release() */
 static int l_release(lua_State *L) {
   if (slL_is_symbolic(L, 1)) return 0;
   slL_release_tensor(L, 1);
@@ -124,7 +189,12 @@ static int dim_of(lua_State *L, int idx, int rank) {
   return (int)(d > 0 ? d - 1 : d + rank);
 }
 
-/* t:transpose(a, b): the last two dimensions if none are named. */
+/*** tensor:transpose(a?, b?) -> tensor
+Swaps two dimensions, by default the last two; sees the same memory.
+@param a? integer  from 1, or from the end with -1
+@param b? integer
+@return sluice.Tensor
+@example print(table.concat(tensor:transpose():shape(), " x "))  --> 3 x 2 */
 static int l_transpose(lua_State *L) {
   lua_settop(L, 3);
   l_rank(L);
@@ -169,6 +239,11 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
+/*** sluice.is_tensor(value) -> boolean
+Whether a value is a tensor, concrete or symbolic.
+@param value any
+@return boolean
+@example print(sluice.is_tensor(sluice.zeros { 2 }), sluice.is_tensor { 0, 0 })  --> true false */
 static int l_is_tensor(lua_State *L) {
   lua_pushboolean(L, slL_is_tensor(L, 1));
   return 1;

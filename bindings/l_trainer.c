@@ -9,6 +9,20 @@
 #include "lcore.h"
 #include "lfields.h"
 
+/*** sluice.Trainer
+Training a step at a time, by hand; sluice.train is built on it. Draws, data position and bias corrections follow
+from the seed and the number of the step alone. Flat arrays are "params", "exp_avg", "exp_avg_sq", "grads" (after
+keep_gradients), "ema.0", "ema.1" …
+@setup
+local model = sluice.dit { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 1, heads = 2 }
+local data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }),
+  labels = sluice.randint(0, 2, { 8 }, { seed = 1 }) }
+local trainer = sluice.trainer { model = model, diffusion = sluice.diffusion {}, data = data, holdout = data,
+  batch = 4, ema = { 0.99 } }
+@example
+local r = trainer:step()
+print(r.step, r.lr, r.loss > 0)  --> 1 0.0001 true */
+
 #define TRAINER "sluice.trainer"
 
 typedef struct trainer_box {
@@ -154,6 +168,40 @@ static int raise(lua_State *L, sl_status s, const lua_loss *loss) {
   return 0;
 }
 
+/*** sluice.trainer(options) -> trainer
+Makes a trainer: its program is built and planned, the model's weights come into being, averages start from them.
+What does not fit into memory raises.
+@param options table
+@field model sluice.Model
+@field diffusion sluice.Diffusion  with as many original steps as the model has timesteps
+@field data? sluice.Dataset  without it every step is given its batch: step_on
+@field holdout? sluice.Dataset  for evaluate
+@field loss? fun(s: {out: sluice.Tensor, x0: sluice.Tensor, xt: sluice.Tensor, t: sluice.Tensor,
+  noise: sluice.Tensor, weight?: sluice.Tensor, diffusion: sluice.Diffusion}): sluice.Tensor
+  per-sample losses [N] of symbolic tensors; without it diffusion:losses
+@field weight? number[]  of the squared error, for each step of the diffusion
+@field density? number[]  how often each step of the diffusion is drawn, relatively; all the same
+@field lr? number  1e-4
+@field beta1? number  0.9
+@field beta2? number  0.999
+@field eps? number  1e-8
+@field weight_decay? number  0
+@field clip? number  0: none; the largest global norm of a gradient
+@field schedule? number[]  multiplies lr, one for each step of training
+@field ema? number[]  decays of the averages, at most four
+@field ema_warmup? boolean  true: min(decay, (1+n)/(10+n)) at step n
+@field batch? integer  1
+@field micro_batch? integer  0: the whole batch; a divisor of batch: gradients are summed over parts
+@field seed? integer  0
+@field flip? boolean  false; mirrors half of the images left to right
+@field recompute? boolean|"auto"|"none"|"light"|"blocks"  "auto"; what backward computes again: true is "blocks"
+@field precision? "f32"|"tf32"|"bf16"  the model's
+@field residual? "f32"|"bf16"  the model's
+@field loader_threads? integer  that read ahead; -1: one where images must be decoded
+@return sluice.Trainer
+@example
+local model = sluice.dit { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 1, heads = 2 }
+print(sluice.trainer { model = model, diffusion = sluice.diffusion {}, batch = 2 }:steps_done())  --> 0 */
 static int l_new(lua_State *L) {
   sl_train_options o;
   lua_loss loss = {0};
@@ -193,12 +241,40 @@ static int push_result(lua_State *L, const sl_step_result *r) {
   return 1;
 }
 
+/*** trainer:step() -> result
+One step on the next batch of the data. A loss or gradient that is not finite raises, names the first such value and
+changes nothing.
+@return table
+@field step integer  number of this step, from 1
+@field loss number  mean over the batch
+@field mse number  the same of the squared error; 0 with a loss of its own
+@field vb number  the same of the bound; 0 with a loss of its own
+@field grad_norm number  before clipping
+@field lr number
+@example print(trainer:step().step)  --> 1 */
 static int l_step(lua_State *L) {
   sl_step_result r;
   slL_try(L, sl_trainer_step(check(L)->trainer, &r));
   return push_result(L, &r);
 }
 
+/*** trainer:step_on(batch) -> result
+One step on a batch that is given.
+@param batch table
+@field x0 sluice.Tensor  f32 [batch,C,H,W]
+@field t sluice.Tensor  i64 [batch]
+@field y? sluice.Tensor  i64 [batch]; without it the null class
+@field noise sluice.Tensor  f32 [batch,C,H,W]
+@return table
+@field step integer  number of this step, from 1
+@field loss number  mean over the batch
+@field mse number  the same of the squared error; 0 with a loss of its own
+@field vb number  the same of the bound; 0 with a loss of its own
+@field grad_norm number  before clipping
+@field lr number
+@example
+local x, y = sluice.randn { 4, 1, 8, 8 }, sluice.zeros({ 4 }, { dtype = "i64" })
+print(trainer:step_on({ x0 = x, noise = x, t = sluice.arange(4), y = y }).step)  --> 1 */
 static int l_step_on(lua_State *L) {
   trainer_box *box = check(L);
   const char *w = "step_on";
@@ -225,7 +301,11 @@ static sl_tensor *array_of(lua_State *L, trainer_box *box) {
   return t;
 }
 
-/* {name = tensor}: views of the trainer's own memory. */
+/*** trainer:array(name) -> parameters
+A flat array as tensors by parameter name, which see the trainer's own memory.
+@param name string  "params", "exp_avg", "exp_avg_sq", "grads", "ema.0" …
+@return table<string, sluice.Tensor>
+@example print(trainer:array("ema.0")["x_embedder.proj.bias"]:shape()[1])  --> 16 */
 static int l_array(lua_State *L) {
   trainer_box *box = check(L);
   sl_tensor *flat = array_of(L, box);
@@ -237,12 +317,24 @@ static int l_array(lua_State *L) {
   return 1;
 }
 
+/*** trainer:flat(name) -> array
+A flat array as one tensor that sees the trainer's own memory.
+@param name string  as in trainer:array
+@return sluice.Tensor
+@example print(trainer:flat("params"):rank())  --> 1 */
 static int l_flat(lua_State *L) {
   sl_tensor *flat = array_of(L, check(L));
   *slL_push_tensor(L) = sl_tensor_retain(flat);
   return 1;
 }
 
+/*** trainer:per_sample(which?) -> values
+Losses of the last step's images, f32 [batch].
+@param which? "loss"|"mse"|"vb"  "loss"
+@return sluice.Tensor
+@example
+trainer:step()
+print(trainer:per_sample "mse":numel())  --> 4 */
 static int l_per_sample(lua_State *L) {
   static const char *const names[] = {"loss", "mse", "vb", NULL};
   trainer_box *box = check(L);
@@ -251,17 +343,34 @@ static int l_per_sample(lua_State *L) {
   return 1;
 }
 
+/*** trainer:keep_gradients()
+From the next step on its gradients, before clipping, are kept as the array "grads".
+@example
+trainer:keep_gradients()
+trainer:step()
+print(trainer:flat "grads":abs():max():item() > 0)  --> true */
 static int l_keep_gradients(lua_State *L) {
   slL_try(L, sl_trainer_keep_gradients(check(L)->trainer));
   return 0;
 }
 
+/*** trainer:memory() -> bytes
+What training takes: parameters, gradients, moments, averages, batch, intermediates. Known before the first step.
+@return integer
+@example print(trainer:memory() > 0)  --> true */
 static int l_memory(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)sl_trainer_memory(check(L)->trainer));
   return 1;
 }
 
-/* Seconds and calls per op since :profile() was first called: a list of {op, seconds, calls}, the slowest first. */
+/*** trainer:profile() -> costs
+Begins to measure at its first call, which gives an empty list; later ones give what each operation took since then,
+the slowest first.
+@return {op: string, seconds: number, calls: integer, nodes: integer, macs: integer, bytes: integer}[]
+@example
+trainer:profile()
+trainer:step()
+print(trainer:profile()[1].calls > 0)  --> true */
 static int l_profile(lua_State *L) {
   sl_trainer *tr = check(L)->trainer;
   lua_newtable(L);
@@ -280,13 +389,21 @@ static int l_profile(lua_State *L) {
   return 1;
 }
 
-/* :restore(steps), after the arrays were filled. */
+/*** trainer:restore(steps)
+Goes on as a trainer that has done so many steps, once its arrays were filled with what that one's held.
+@param steps integer
+@example
+trainer:restore(100)
+print(trainer:step().step)  --> 101 */
 static int l_restore(lua_State *L) {
   slL_try(L, sl_trainer_restore(check(L)->trainer, luaL_checkinteger(L, 2)));
   return 0;
 }
 
-/* {mean loss or false for each tenth of the steps} since the last call. */
+/*** trainer:bins() -> means
+Mean losses since the last call for each tenth of the timesteps; false where none was drawn.
+@return (number|false)[]
+@example print(#trainer:bins())  --> 10 */
 static int l_bins(lua_State *L) {
   double sum[SL_T_BINS];
   int64_t count[SL_T_BINS];
@@ -300,7 +417,11 @@ static int l_bins(lua_State *L) {
   return 1;
 }
 
-/* :evaluate([flat weights]) -> mean loss over the held-out images */
+/*** trainer:evaluate(weights?) -> loss
+Mean loss over the held-out images, with timesteps spread evenly and noise that is the same at each call.
+@param weights? sluice.Tensor  the trainer's own; flat, as an EMA's
+@return number
+@example print(trainer:evaluate(trainer:flat "ema.0") == trainer:evaluate())  --> true */
 static int l_evaluate(lua_State *L) {
   double loss;
   sl_tensor *weights = lua_isnoneornil(L, 2) ? NULL : slL_check_tensor(L, 2);
@@ -309,6 +430,10 @@ static int l_evaluate(lua_State *L) {
   return 1;
 }
 
+/*** trainer:steps_done() -> n
+How many steps it has done.
+@return integer
+@example print(trainer:steps_done())  --> 0 */
 static int l_steps_done(lua_State *L) {
   lua_pushinteger(L, sl_trainer_steps_done(check(L)->trainer));
   return 1;

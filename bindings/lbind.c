@@ -9,6 +9,7 @@
 #define STATE "sluice.state"
 #define EAGER_PROGRAMS 256
 #define ACCOUNT_BYTES (128 << 10)
+#define CLASSES "sluice.classes" /* in the registry: the names that slL_class was given */
 
 typedef struct state {
   lua_State *main;
@@ -238,6 +239,10 @@ void slL_options(lua_State *L, int idx, const char *what, const char *const *nam
 }
 
 void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, CLASSES);
+  lua_pushboolean(L, true);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
   luaL_newmetatable(L, name);
   lua_newtable(L);
   if (methods) luaL_setfuncs(L, methods, 0);
@@ -257,6 +262,32 @@ void slL_class_with_fields(lua_State *L, const char *name, const luaL_Reg *meta,
   lua_pushcfunction(L, index);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
+}
+
+/* Pushes the names of the methods of the class `name` as a list. */
+static void push_methods(lua_State *L, const char *name) {
+  luaL_getmetatable(L, name);
+  if (lua_getfield(L, -1, "methods") == LUA_TNIL) lua_getfield(L, -2, "__index");
+  int methods = lua_gettop(L);
+  lua_Integer n = 0;
+  lua_newtable(L);
+  for (lua_pushnil(L); lua_next(L, methods); lua_pop(L, 1)) {
+    lua_pushvalue(L, -2);
+    lua_rawseti(L, -4, ++n);
+  }
+}
+
+int slL_push_classes(lua_State *L) {
+  lua_newtable(L);
+  int out = lua_gettop(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, CLASSES);
+  for (lua_pushnil(L); lua_next(L, out + 1); lua_settop(L, out + 2)) {
+    const char *name = lua_tostring(L, -2);
+    push_methods(L, name);
+    lua_setfield(L, out, name);
+  }
+  lua_settop(L, out);
+  return 1;
 }
 
 int slL_push_method(lua_State *L, const char *name, int key) {

@@ -48,6 +48,8 @@ void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_
 /* The same with fields: __index = index, which ends with slL_push_method for keys that are no field of its own. */
 void slL_class_with_fields(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods,
                            lua_CFunction index);
+/* Pushes {class name = {method names}} of all classes made so far; returns 1. */
+int slL_push_classes(lua_State *L);
 int slL_push_method(lua_State *L, const char *name, int key); /* the method at stack position key, or nil; returns 1 */
 
 /* --- tensors, concrete or symbolic (l_box.c) --- */

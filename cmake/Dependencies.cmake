@@ -55,11 +55,16 @@ set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 target_link_libraries(sluice_dependencies INTERFACE OpenMP::OpenMP_C Threads::Threads m ${CMAKE_DL_LIBS})
 
+# Also runs the scripts of the build: the texts of sluice.help are made from the sources' comments
+find_program(LUA_PROGRAM lua5.4)
+if(NOT LUA_PROGRAM)
+  sluice_missing("the program lua5.4" lua5.4)
+endif()
+
 if(BUILD_TESTING)
   pkg_check_modules(CMOCKA QUIET IMPORTED_TARGET cmocka)
-  find_program(LUA_PROGRAM lua5.4)
   find_program(BUSTED_SCRIPT busted)
-  foreach(need "CMOCKA_FOUND libcmocka-dev" "LUA_PROGRAM lua5.4" "BUSTED_SCRIPT lua-busted")
+  foreach(need "CMOCKA_FOUND libcmocka-dev" "BUSTED_SCRIPT lua-busted")
     separate_arguments(need)
     list(GET need 0 variable)
     list(GET need 1 package)

@@ -1,12 +1,18 @@
-# cmake -D ROOT=lua -D OUT=embedded_lua.c -P EmbedLua.cmake: writes each ROOT/**.lua as a byte array.
-# lua/sluice/foo.lua becomes the module "sluice.foo", lua/sluice/foo/init.lua "sluice.foo" too.
+# cmake -D ROOT=lua -D MADE=DIR -D OUT=embedded_lua.c -P EmbedLua.cmake: writes each sluice/**.lua of ROOT and of MADE (what the build
+# makes) as a byte array. lua/sluice/foo.lua becomes the module "sluice.foo", lua/sluice/foo/init.lua "sluice.foo" too.
 file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/sluice/*.lua)
+file(GLOB_RECURSE made RELATIVE ${MADE} ${MADE}/sluice/*.lua)
+list(APPEND files ${made})
 list(SORT files)
 set(arrays "")
 set(rows "")
 set(index 0)
 foreach(file IN LISTS files)
-  file(READ ${ROOT}/${file} hex HEX)
+  set(folder ${ROOT})
+  if(EXISTS ${MADE}/${file})
+    set(folder ${MADE})
+  endif()
+  file(READ ${folder}/${file} hex HEX)
   string(REGEX REPLACE "(................................)" "\\1\n" hex "${hex}")
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
   string(REGEX REPLACE "\\.lua$" "" name ${file})

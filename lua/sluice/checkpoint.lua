@@ -104,8 +104,24 @@ function checkpoint.sample(of, settings, o)
   return require("sluice.sample").run(checkpoint.sample_options(of, settings, o))
 end
 
--- loaded.sample is the settings, and loaded:sample { … } draws with them.
+--- loaded:sample(options?) -> images, labels?
+--- Draws with the stored settings and the first EMA. `loaded.sample` itself is the table of these settings.
+--- @param options? table  fields of sluice.sample that go over the settings; ema is a decay, "none", or weights
+--- @return sluice.Tensor images
+--- @return sluice.Tensor? labels
+--- @example print(loaded:sample({ n = 2, steps = 2 }):shape()[1])  --> 2
 local Settings = { __call = function(settings, loaded, o) return checkpoint.sample(loaded, settings, o) end }
+
+--- sluice.Loaded
+--- What a checkpoint holds, ready to sample.
+--- @field model sluice.Model
+--- @field diffusion sluice.Diffusion
+--- @field ema {decay: number, weights: sluice.Tensor}[]
+--- @field step integer  at which it was written
+--- @field meta table<string, string>  the file's metadata
+--- @field path string  of the checkpoint
+--- @setup local loaded = sluice.load "models/digits.safetensors"
+--- @example print(loaded.model:info().classes, #loaded.ema)
 
 -- The newest of a run's checkpoints that `read_one` can read; the damaged ones are named.
 local function newest(folder, read_one)
@@ -124,9 +140,17 @@ local function newest(folder, read_one)
   error(("%s: none of its %d checkpoints can be read; the last: %s"):format(folder.dir, #list, fault), 0)
 end
 
--- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws.
--- path: a checkpoint, or a run, of which the newest checkpoint that is whole is taken.
--- options: recipe, the file whose recipe makes the model (needed where blocks are written in Lua).
+--- sluice.load(path, options?) -> loaded
+--- Reads a checkpoint, or of a run's folder the newest one that is whole. Neither the recipe nor its options are needed, except where
+--- blocks are written in Lua: their file is run only when it is named.
+--- @param path string
+--- @param options? table
+--- @field recipe? string  the file whose recipe makes the model, given the checkpoint's parameters
+--- @return sluice.Loaded
+--- @example
+--- local loaded = sluice.load "models/digits.safetensors"
+--- local images, labels = loaded:sample { n = 2, labels = { 3, 7 }, steps = 2, seed = 1 }
+--- print(images:shape()[1], labels)  --> 2 i64 [2] cpu [3, 7]
 function checkpoint.load(path, options)
   if type(path) ~= "string" then
     error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)

@@ -19,7 +19,7 @@ end
 function fields.nearest(name, names)
   local best, least
   for _, candidate in ipairs(names) do
-    local d = distance(name, candidate)
+    local d = distance(name, tostring(candidate)) -- 1, 2 … are fields too
     if not least or d < least then best, least = candidate, d end
   end
   return least and least <= math.max(2, #name // 3) and best or nil

@@ -1,78 +1,149 @@
--- sluice.help(name): what a function or method is, in a line.
-local core = require "sluice.core"
+-- sluice.help: the texts of the documentation comments (sluice.help_texts, made by the build), fit for a terminal.
+local fields = require "sluice.fields"
+local texts = require "sluice.help_texts"
 
-local LINES = {
-  tensor =
-    "sluice.tensor(nested table | number | {data=, shape=}, {dtype=\"f32\", device=\"cpu\"}): a new tensor",
-  zeros = "sluice.zeros(shape, {dtype, device}): a tensor of zeros",
-  ones = "sluice.ones(shape, {dtype, device}): a tensor of ones",
-  full = "sluice.full(shape, value, {dtype, device}): a tensor of one value",
-  arange =
-    "sluice.arange(first, last, step=1, {dtype}): first … last, both included; arange(n) is 1 … n; i64 if all are integers",
-  randn =
-    "sluice.randn(shape, {seed, dtype}): normal deviates; without a seed, the next of sluice.seed's count",
-  rand = "sluice.rand(shape, {seed, dtype}): uniform in (0, 1)",
-  randint = "sluice.randint(lo, hi, shape, {seed, dtype=\"i64\"}): integers lo … hi, both included",
-  seed = "sluice.seed(n): sets the count for draws that name no seed; n is 0 to 4294967295",
-  value_and_grad =
-    "sluice.value_and_grad(f, params, …) -> value, {name = grad}: f(params, …) returns one element; traced at each call",
-  devices = "sluice.devices() -> list of device names",
-  memory = "sluice.memory() -> {bytes, peak_bytes, limit, blocks, calls} of the library's own allocations",
-  threads = "sluice.threads() -> number of compute threads",
-  set_threads = "sluice.set_threads(n): compute threads from now on",
-  is_tensor = "sluice.is_tensor(v) -> whether v is a tensor, concrete or symbolic",
-  save_png =
-    "sluice.save_png(path, images, {columns, quant=\"dit\"|\"adm\", pad, scale}): [N,C,H,W] or [C,H,W] in [-1, 1]",
-  load_image = "sluice.load_image(path) -> f32 [3,H,W] in [-1, 1]",
-  ["io.load"] =
-    "sluice.io.load(path) -> {name = tensor}, metadata; nil, message, code if it cannot be opened",
-  ["io.save"] = "sluice.io.save(path, {name = tensor}, metadata): .npz by its name, else safetensors",
-  ["json.decode"] = "sluice.json.decode(text): a Lua value; null is sluice.json.null",
-  ["json.encode"] =
-    "sluice.json.encode(value, \"object\"|\"array\"): JSON text; the second names what an empty table is",
-  dit =
-    "sluice.dit {\"DiT-B/2\", input={C,H,W}, classes=, patch=, hidden=, depth=, heads=, routing=, …}: a model",
-  adm =
-    "sluice.adm {\"ADM-64\", image_size=, model_channels=, num_res_blocks=, attention_resolutions=, channel_mult=, classes=, routing=, …}",
-  diffusion =
-    "sluice.diffusion {steps=1000, schedule=\"linear\"|\"cosine\"|f, predict=\"eps\"|\"x0\"|\"v\", variance=, respacing=}",
-  routing =
-    "sluice.routing.dtr{alpha, beta}, .random{beta, seed}, .none(), .table(t), .custom(f): which channels a block lets through at t",
-  weight = "sluice.weight.constant(), .min_snr(gamma), .p2{gamma, k}, .custom(f): loss weights by timestep",
-  timesteps = "sluice.timesteps: how training draws t",
-  sample =
-    "sluice.sample {model=, diffusion=, n=, labels=, cfg=, sampler=\"ddpm\"|\"ddim\", steps=, seed=, …} -> images, labels",
-  sampler = "sluice.sampler {as sluice.sample}: for s in sampler:steps() do look at s.i, s.t, s.x, s.x0 end",
-  recipe = "sluice.recipe {defaults = {…}, function(p) return {model=, diffusion=, data=, train=, …} end}",
-  train = "sluice.train(recipe, {set, out, device}) -> run",
-  load = "sluice.load(path) -> {model, diffusion, sample, ema} of a checkpoint or a run",
-  ["t:shape"] = "t:shape() -> list of sizes",
-  ["t:dtype"] = "t:dtype() -> \"f32\", \"bf16\", \"i32\", \"i64\", \"u8\", …",
-  ["t:to"] = "t:to(dtype or device) -> t converted; t itself where nothing changes",
-  ["t:clone"] = "t:clone() -> a copy with memory of its own",
-  ["t:item"] = "t:item() -> the number in a tensor of one element",
-  ["t:totable"] = "t:totable() -> nested tables of numbers",
-  ["t:transpose"] = "t:transpose(a, b): swaps two dimensions, by default the last two",
-  ["t:release"] = "t:release(): frees the memory now instead of at a collection",
-}
+local WIDTH = 80
 
 local help = {}
 
--- The line of a name ("randn", "io.load", "t:item", any operation), or without one, all names in order.
-function help.help(name)
-  if name == nil then
-    local names = core.signature()
-    for known in pairs(LINES) do names[#names + 1] = known end
-    table.sort(names)
-    return names
+-- Columns that UTF-8 text takes, as far as this project's texts go: one for each character.
+local function width(s)
+  return utf8.len(s) or #s
+end
+
+local function fill(out, text, indent)
+  local line = indent
+  for word in text:gmatch "%S+" do
+    if #line > #indent and width(line) + width(word) >= WIDTH then
+      out[#out + 1] = line
+      line = indent
+    end
+    line = #line > #indent and line .. " " .. word or line .. word
   end
+  if #line > #indent then out[#out + 1] = line end
+end
+
+local function add_text(out, text)
+  if text == "" then return end
+  out[#out + 1] = ""
+  for paragraph in (text .. "\n\n"):gmatch "(.-)\n\n" do fill(out, paragraph, "") end
+end
+
+-- Names with their types, each text beside them or below.
+local function add_rows(out, rows, indent)
+  for _, row in ipairs(rows) do
+    local left = indent .. row[1] .. (row[1] ~= "" and "  " or "") .. row[2]
+    local right = row[3] ~= "" and "  " .. row[3] or ""
+    if width(left) + width(right) < WIDTH then
+      out[#out + 1] = left .. right
+    else
+      out[#out + 1] = left
+      fill(out, row[3], indent .. "    ")
+    end
+    if row.fields then add_rows(out, row.fields, indent .. "  ") end
+    if row.of then out[#out + 1] = ("%s  the fields of %s"):format(indent, row.of) end
+  end
+end
+
+local function add_part(out, title, rows)
+  if not rows then return end
+  out[#out + 1] = ""
+  out[#out + 1] = title
+  add_rows(out, rows, "  ")
+end
+
+local function text_of(e)
+  local out = { e.call }
+  if e.method then out[2] = "also " .. e.call:gsub("^sluice%.([%w_]+)%(([%w_]+),? ?", "%2:%1("):gsub(" %->.*", "") end
+  add_text(out, e.text)
+  local one = e.params and #e.params == 1 and e.params[1]
+  if one and one.fields and not one.of and one[3] == "" then
+    add_part(out, one[1]:match "%?$" and "fields of the table (which may be left out):" or "fields of the table:", one.fields)
+  else
+    add_part(out, "arguments:", e.params)
+  end
+  add_part(out, "fields:", e.fields)
+  add_part(out, "returns:", e.returns)
+  if e.example then
+    out[#out + 1] = "\nexample:"
+    for line in (e.example .. "\n"):gmatch "(.-)\n" do out[#out + 1] = "  " .. line end
+  end
+  return table.concat(out, "\n")
+end
+
+-- What a word may stand for: names as they are and without "sluice."; else methods and fields of that name ("item", "betas").
+local function spellings()
+  local map = {}
+  for name in pairs(texts.entries) do
+    local member = name:match "^%l[%w_]*[:.]([%w_]+)$"
+    if member and name:sub(1, 7) ~= "sluice." then
+      map[member] = map[member] or {}
+      table.insert(map[member], name)
+    end
+  end
+  for name in pairs(texts.entries) do
+    map[name] = { name }
+    map[name:gsub("^sluice%.", "")] = { name }
+  end
+  return map
+end
+
+local function sorted_keys(map)
+  local list = {}
+  for key in pairs(map) do list[#list + 1] = key end
+  table.sort(list)
+  return list
+end
+
+local function index()
+  local out = {}
+  for _, area in ipairs(texts.areas) do
+    out[#out + 1] = ("%s%s"):format(#out > 0 and "\n" or "", area.title)
+    local names = {}
+    for i, name in ipairs(area.names) do names[i] = name:gsub("^sluice%.", "") end
+    fill(out, table.concat(names, ", "), "  ")
+  end
+  out[#out + 1] = "\nsluice.help \"randn\" tells more of one of them. There, names that end in ? may be"
+  out[#out + 1] = "left out; their text then begins with what stands in their place."
+  return table.concat(out, "\n")
+end
+
+local function bare(word)
+  return (word:gsub("^sluice%.", ""):gsub("^t:", "tensor:"):gsub("%(%)?$", ""))
+end
+
+-- The text of a name, however short; nil where there is none.
+function help.find(name)
+  local names = spellings()[bare(name)]
+  if not names then return nil end
+  table.sort(names)
+  local out = {}
+  for i, full in ipairs(names) do out[i] = text_of(texts.entries[full]) end
+  return table.concat(out, "\n\n")
+end
+
+-- The name that is nearest to a word, or nil.
+function help.nearest(word)
+  return fields.nearest(bare(word), sorted_keys(spellings()))
+end
+
+--- sluice.help(name?) -> text
+--- What a name is: its call, fields and results, and an example, as this page tells it. A name may be short: `"dit"`, `"io.load"`,
+--- `"item"` (a method), `"tensor:item"`, `"softmax"` (an operation). Where there is no such name, the text begins with that and goes on
+--- about the nearest one.
+--- @param name? string  without it the text lists all names by area
+--- @return string
+--- @example
+--- print(sluice.help "randn")
+--- print(sluice.help "sotfmax":match "softmax")  --> softmax
+function help.help(name)
+  if name == nil then return index() end
   if type(name) ~= "string" then error("sluice.help: expected a name, like \"softmax\" or \"io.load\"", 2) end
-  name = name:gsub("^sluice%.", "")
-  if LINES[name] then return LINES[name] end
-  if LINES["t:" .. name] then return LINES["t:" .. name] end
-  local signature = core.signature(name)
-  if not signature then return nil end
-  return ("sluice.%s, or t:%s: attributes in this order, or by name in a last table"):format(signature, name)
+  local text = help.find(name)
+  if text then return text end
+  local near = help.nearest(name)
+  if not near then return ("There is no %s; sluice.help() lists all names."):format(name) end
+  return ("There is no %s. The nearest name:\n\n%s"):format(name, help.find(near))
 end
 
 return help

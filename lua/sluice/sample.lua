@@ -139,7 +139,16 @@ end
 
 local sample = {}
 
--- A sampler object: s:steps() iterates; s.x, s.x0, s.i, s.t after each step; s.x may be assigned.
+--- sluice.sampler(options) -> sampler
+--- The same as sluice.sample, driven by hand: all n images at once, a step at a time.
+--- @param options table
+--- @fields sluice.sample
+--- @return sluice.Sampler
+--- @example
+--- local loaded = sluice.load "models/digits.safetensors"
+--- for s in sluice.sampler({ model = loaded.model, diffusion = loaded.diffusion, n = 2, labels = 7, steps = 3 }):steps() do
+---   print(s.i, s.t, s.x0:mean():item())
+--- end
 function sample.sampler(o)
   local r = resolve(o, "sluice.sampler", 2)
   return core.sampler(part_of(r, 0, r.n))
@@ -156,7 +165,38 @@ local function whole(r)
   return r.noise or r.init or r.mask or r.n <= r.batch
 end
 
--- -> images [n,C,H,W], labels (i64 [n], or nil)
+--- sluice.sample(options) -> images, labels?
+--- Draws images. Image k depends on the seed and on k, not on n or the batch.
+--- @param options table
+--- @field model sluice.Model
+--- @field diffusion sluice.Diffusion
+--- @field n? integer  as many as there are labels, else 1
+--- @field labels? integer|integer[]|sluice.Tensor|"balanced"|"uniform"  the null class; a class for all, a list with one for each,
+---   "balanced": the classes in turn, "uniform": drawn
+--- @field cfg? number  1: no guidance
+--- @field cfg_channels? integer  0: all; how many of the first channels are guided
+--- @field cfg_interval? number[]  everywhere; {lo, hi}, the original timesteps that are guided, both included
+--- @field sampler? string  "ddpm"; or "ddim"
+--- @field steps? integer  all; how many of the diffusion's, where it is not respaced itself
+--- @field eta? number  0; how much noise DDIM adds: 1 is as much as DDPM's
+--- @field clip? boolean  false; brings predicted images into [-1, 1]
+--- @field seed? integer  the next of sluice.seed's count
+--- @field noise? sluice.Tensor  drawn; [n,C,H,W] to begin from, or [1+steps,n,C,H,W]: also each step's
+--- @field init? sluice.Tensor  known images [n,C,H,W] or [1,C,H,W], for start and mask
+--- @field start? integer  0: all; how many of the last steps to do, from init with noise
+--- @field mask? sluice.Tensor  1 where images are drawn, 0 where init is kept; broadcasts to [n,C,H,W]
+--- @field ema? sluice.Tensor  the model's own; flat weights to use, as loaded.ema[1].weights
+--- @field precision? "f32"|"tf32"|"bf16"  the model's
+--- @field device? string  where the model is; where it is brought and runs
+--- @field on_step? fun(s: sluice.Sampler): boolean?  called after each step; false ends the drawing
+--- @field batch? integer  64; how many images are drawn at once
+--- @return sluice.Tensor images  f32 [n,C,H,W], on the CPU
+--- @return sluice.Tensor? labels  i64 [n]
+--- @example
+--- local loaded = sluice.load "models/digits.safetensors"
+--- local images, labels = sluice.sample { model = loaded.model, diffusion = loaded.diffusion, n = 4, labels = "balanced",
+---   cfg = 2, sampler = "ddim", steps = 4, clip = true, seed = 1 }
+--- print(images:shape()[3], labels)  --> 28 i64 [4] cpu [0, 1, 2, 3]
 function sample.run(o)
   local r = resolve(o, "sluice.sample", 2)
   local batch = whole(r) and r.n or r.batch

@@ -1,4 +1,8 @@
 -- How training draws t: a relative density over the steps.
+--- sluice.Timesteps
+--- How training draws t, for a recipe's `train.t_sampler`. tostring names its kind.
+--- @field kind string  "uniform" or "custom"
+--- @setup local timesteps = sluice.timesteps.custom(function(t, T) return t < T // 2 and 2 or 1 end)
 local Timesteps = {}
 Timesteps.__index = Timesteps
 Timesteps.__name = "sluice.timesteps"
@@ -7,7 +11,11 @@ function Timesteps:__tostring()
   return "sluice.timesteps." .. self.kind
 end
 
--- Densities of every step of the diffusion d as a Lua table, or nil when they are all the same.
+--- timesteps:density(diffusion) -> list?
+--- How often each step of a diffusion is drawn, relatively; nil of sluice.timesteps.uniform.
+--- @param diffusion sluice.Diffusion
+--- @return number[]?
+--- @example print(timesteps:density(sluice.diffusion {})[1000])  --> 1
 function Timesteps:density(d)
   if not self.value then return nil end
   local values, timesteps, sum = {}, d.timesteps, 0
@@ -22,18 +30,33 @@ function Timesteps:density(d)
   return values
 end
 
+--- sluice.timesteps
+--- How training draws timesteps, for a recipe's `train.t_sampler`.
 local timesteps = {}
 
+--- sluice.timesteps.uniform() -> timesteps
+--- All alike.
+--- @return sluice.Timesteps
+--- @example print(sluice.timesteps.uniform())  --> sluice.timesteps.uniform
 function timesteps.uniform()
   return setmetatable({ kind = "uniform" }, Timesteps)
 end
 
--- f(t, T) -> relative density of the original timestep t.
+--- sluice.timesteps.custom(f) -> timesteps
+--- A density of your own, evaluated once for every step of the diffusion.
+--- @param f fun(t: integer, T: integer): number  relative density of the original timestep t = 0 … T-1; not below 0, not 0 everywhere
+--- @return sluice.Timesteps
+--- @example local late = sluice.timesteps.custom(function(t, T) return t / T end)
 function timesteps.custom(f)
   if type(f) ~= "function" then error("sluice.timesteps.custom: expected a function(t, T)", 2) end
   return setmetatable({ kind = "custom", value = f }, Timesteps)
 end
 
+--- sluice.timesteps.is(value) -> boolean
+--- Whether a value is one of sluice.timesteps.
+--- @param value any
+--- @return boolean
+--- @example print(sluice.timesteps.is(sluice.timesteps.uniform()))  --> true
 function timesteps.is(v)
   return getmetatable(v) == Timesteps
 end

@@ -21,11 +21,40 @@ local function warn(run, text)
   io.stderr:write("sluice: warning: ", text, "\n")
 end
 
+--- sluice.Run
+--- A run of a recipe: what sluice.train gives back.
+--- @field dir string  its folder
+--- @field name string
+--- @field model sluice.Model
+--- @field diffusion sluice.Diffusion
+--- @field ema {decay: number, weights: sluice.Tensor}[]  the averages of the weights
+--- @field steps integer  done
+--- @field seconds number  spent in steps
+--- @field last? table  the last step's result, as of trainer:step; nil if there was nothing left to do
+--- @field parameters table  what the recipe's function was called with
+--- @field settings table<string, any>  every resolved setting by a flat name
+--- @field trainer sluice.Trainer
+--- @setup
+--- local recipe = sluice.recipe { function()
+---   return {
+---     data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) },
+---     model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = 16, depth = 1, heads = 2 },
+---     diffusion = sluice.diffusion {}, train = { steps = 2, batch = 4 },
+---   }
+--- end }
+--- local run = sluice.train(recipe, { quiet = true, out = "runs/example" })
+--- @example
+--- print(run.steps, run.last.step, run.settings["optimizer.lr"])  --> 2 2 0.0001
 local Run = {}
 Run.__index = Run
 Run.__name = "sluice.run"
 
--- Samples with the recipe's own settings and EMA; o overrides. ema: a decay, "none", or weights.
+--- run:sample(options?) -> images, labels?
+--- Draws with the recipe's own `sample` settings and the first EMA.
+--- @param options? table  fields of sluice.sample that go over the settings; ema is a decay, "none", or weights
+--- @return sluice.Tensor images
+--- @return sluice.Tensor? labels
+--- @example print(run:sample({ n = 2, steps = 2 }):shape()[1])  --> 2
 function Run:sample(o)
   return checkpoint.sample(self, self.sample_settings, o)
 end
@@ -324,8 +353,29 @@ end
 
 local train = {}
 
--- sluice.train(recipe, { set = {key = value}, out = folder, device = "cpu", quiet = true }) -> run
--- sluice.train(nil, { resume = folder, set = … }) goes on with a run, by its stored recipe (or the one given).
+--- sluice.train(recipe, options?) -> run
+--- Trains as a recipe says, and writes the run's folder. With `resume` it goes on with a run from its newest checkpoint, by the stored
+--- recipe if none is given (nil), to the same bits as a run that never stopped. Ctrl-C finishes the step, saves and raises "interrupted
+--- …".
+--- @param recipe? sluice.Recipe
+--- @param options? table
+--- @field set? table  changes the recipe's defaults
+--- @field out? string  runs/NAME-0001 and so on; the folder, which must hold no run
+--- @field resume? string  a run's folder
+--- @field device? string  as the recipe says; where the model is brought
+--- @field quiet? boolean  false: progress is told on stderr
+--- @return sluice.Run
+--- @example
+--- local recipe = sluice.recipe { defaults = { steps = 1000 }, function(p)
+---   return {
+---     data = sluice.data.pack "data/digits/digits.pack",
+---     model = sluice.dit { input = { 1, 28, 28 }, classes = 10, patch = 7, hidden = 16, depth = 1, heads = 2 },
+---     diffusion = sluice.diffusion {},
+---     train = { steps = p.steps, batch = 4 },
+---   }
+--- end }
+--- local run = sluice.train(recipe, { set = { steps = 2 }, out = "runs/short", quiet = true })
+--- print(run.dir, run.steps)  --> runs/short 2
 function train.run(r, o)
   o = fields.check(o or {}, { "set", "out", "device", "quiet", "resume" }, "sluice.train", 2)
   if not recipe.is(r) and not (r == nil and o.resume) then
