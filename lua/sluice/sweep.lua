@@ -85,6 +85,7 @@ local function is_interrupt(fault)
 end
 
 local function stop(plan, run)
+  plan.line:finish()
   results.write(plan)
   error(("interrupted in %s; the same call goes on: %s"):format(run.name, counts(plan)), 0)
 end
@@ -139,6 +140,7 @@ end
 local function go(plan, o)
   local total, count = steps_left(plan, o.retry)
   local whole = progress.new { total = total, unit = "steps", now = core.clock, tty = core.isatty(), quiet = o.quiet }
+  plan.line = whole
   local rows, before, number = results.write(plan), 0, 0
   for i, run in ipairs(plan.runs) do
     local need = needs(run, o)

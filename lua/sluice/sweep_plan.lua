@@ -49,7 +49,8 @@ end
 
 local function values_of(base, key, list, where)
   if type(list) ~= "table" or #list == 0 then
-    fail("%s is %s, expected a list of values, as in %s = { 1, 2 }", where, type(list) == "table" and "an empty list" or tostring(list), key)
+    local what = type(list) == "table" and "an empty list" or tostring(list)
+    fail("%s is %s, expected a list of values, as in %s = { 1, 2 }", where, what, key)
   end
   local values, seen = {}, {}
   for i, v in ipairs(list) do
