@@ -197,19 +197,12 @@ static int l_isatty(lua_State *L) {
 }
 
 void slL_open_system(lua_State *L) {
-  static const luaL_Reg functions[] = {{"clock", l_clock},
-                                       {"isatty", l_isatty},
-                                       {"exists", l_exists},
-                                       {"make_dirs", l_make_dirs},
-                                       {"make_dir", l_make_dir},
-                                       {"list", l_list},
-                                       {"write", l_write},
-                                       {"absolute", l_absolute},
-                                       {"disk_room", l_disk_room},
-                                       {"resident", l_resident},
-                                       {"assign", l_assign},
-                                       {"digest", l_digest},
-                                       {"machine", l_machine},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"clock", l_clock},         {"isatty", l_isatty},
+                                       {"exists", l_exists},       {"make_dirs", l_make_dirs},
+                                       {"make_dir", l_make_dir},   {"list", l_list},
+                                       {"write", l_write},         {"absolute", l_absolute},
+                                       {"disk_room", l_disk_room}, {"resident", l_resident},
+                                       {"assign", l_assign},       {"digest", l_digest},
+                                       {"machine", l_machine},     {NULL, NULL}};
   for (const luaL_Reg *f = functions; f->name; f++) slL_core(L, f->name, f->func);
 }

@@ -306,7 +306,8 @@ local COMMANDS = {
   train = train, sample = sample, export = export, pack = pack, inspect = inspect, bench = bench,
   doctor = doctor,
   sweep = function(args)
-    require "sluice.cli.sweep"(args, { parser = parser, settings = settings, machine_options = machine_options, use_machine = use_machine })
+    local command = require "sluice.cli.sweep_command"
+    command.run(require("sluice.cli.arguments").parser("sweep", command):parse(args))
   end,
 }
 
