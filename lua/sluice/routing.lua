@@ -27,7 +27,7 @@ local function mask_of(r, o, what, level)
   level = level + 1
   if sluice.is_tensor(r) then
     if #r:shape() ~= 2 then error(("%s: the mask is [%s], expected [T,C]"):format(what, table.concat(r:shape(), ",")), level) end
-    return r:to "f32"
+    return r:to("cpu"):to "f32"
   end
   if not is_routing(r) then
     error(("%s: expected one of sluice.routing or a mask [T,C], got %s"):format(what, tostring(r)), level)

@@ -108,13 +108,17 @@ local function numel(t)
   return n
 end
 
+local function gcd(a, b)
+  return b == 0 and a or gcd(b, a % b)
+end
+
 -- Bytes that the run's checkpoints will take: weights, EMAs and both moments in f32, and tables; those kept, and one that is being written.
 local function disk_of(d, options, plan)
   local one = 4 * d.model:count() * (3 + #options.ema)
   for _, mask in ipairs(d.model:tables()) do one = one + numel(mask) end
-  local often = plan.every.checkpoint
+  local often, every = plan.every.checkpoint, plan.keep.every
   local made = often > 0 and (plan.steps + often - 1) // often or 1
-  local kept = plan.keep.every > 0 and plan.steps // plan.keep.every or 0
+  local kept = often > 0 and every > 0 and plan.steps // (often * every // gcd(often, every)) or 0
   return one * (math.min(made, plan.keep.last + kept) + 1)
 end
 
