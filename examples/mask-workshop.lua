@@ -57,7 +57,7 @@ local recipe = sluice.recipe {
       train = {
         steps = p.steps, batch = 32, seed = p.seed, holdout = 1000, every = { sample = 0, holdout = p.steps }, keep = { last = 1 },
       },
-      sample = { n = 20, labels = "balanced", cfg = 3, cfg_interval = { 200, 900 }, sampler = "ddim", steps = 25, clip = true, seed = 1 },
+      sample = { n = 10, labels = "balanced", cfg = 3, cfg_interval = { 200, 900 }, sampler = "ddim", steps = 25, clip = true, seed = 1 },
     }
   end,
 }
@@ -67,5 +67,5 @@ print(rows)
 
 -- One row for each mask of seed 0; in a column the same noise and label.
 local samples = {}
-for i = 1, 3 do samples[i] = sluice.load(rows[i].run):sample {} end
-save("digits", sluice.cat(samples, 1), { columns = 20 })
+for i = 1, 3 do samples[i] = sluice.load(rows[i].run):sample { n = 10 } end
+save("digits", sluice.cat(samples, 1), { columns = 10, scale = 2 })

@@ -1,6 +1,7 @@
 -- Looking at masks: pictures of a routing, what its timesteps share, and which channels are whose. Every function here is one of
 -- sluice.routing and a method of a routing alike; each takes in place of a routing also a mask tensor [T,C], as routing:table and
 -- model:tables() give it.
+local core = require "sluice.core"
 local fields = require "sluice.fields"
 local sluice = require "sluice"
 
@@ -192,6 +193,10 @@ local function size_of(o, name, default, what, level)
   return n
 end
 
+local function same(a, b)
+  return a[2] == b[2] and a[3] == b[3]
+end
+
 local PICTURE = { "width", "height", "lo", "hi" }
 
 local function picture_of(r, o, what, level)
@@ -223,7 +228,13 @@ function routing.picture(r, o)
   local list, images = type(r) == "table" and r or { r }, {}
   if #list == 0 then error(what .. ": the list of routings is empty", 2) end
   for i, one in ipairs(list) do images[i] = picture_of(one, o, what, 2) end
-  return list == r and sluice.stack(images, 1) or images[1]
+  if list ~= r then return images[1] end
+  local shape = images[1]:shape()
+  for i, image in ipairs(images) do
+    if not same(image:shape(), shape) then error(what .. ": pictures of a list must have one size; name width and height", 2) end
+    images[i] = image:reshape { 1, table.unpack(shape) }
+  end
+  return core.join(images)
 end
 
 -- Okabe and Ito's colours, which all eyes tell apart: black, orange, sky blue, green, blue, vermilion, purple, yellow.

@@ -163,6 +163,10 @@ describe("pictures", function()
     assert.same({ 3, 256, 500 }, dtr:picture():shape())
     assert.same({ 3, 384, 250 }, dtr:picture { T = 10, C = 384 }:shape())
     assert.same({ 2, 3, 256, 500 }, routing.picture { dtr, routing.random {} }:shape())
+    local many = {}
+    for i = 1, 20 do many[i] = dtr end
+    assert.same({ 20, 3, 4, 4 }, routing.picture(many, { width = 4, height = 4 }):shape())
+    fails(function() routing.picture { dtr, sluice.zeros { 3, 5 } } end, "must have one size")
     local shades = routing.picture(sluice.tensor { { 0.5, 0.75 }, { 1, 2 } }, { lo = 0.5, hi = 1, width = 2, height = 2 }):totable()
     assert.same({ { 33, 145, 140 }, YELLOW, PURPLE, YELLOW },
       { bytes(shades, 1, 1), bytes(shades, 1, 2), bytes(shades, 2, 1), bytes(shades, 2, 2) })
