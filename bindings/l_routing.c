@@ -263,8 +263,27 @@ static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__tostring"
 static const luaL_Reg makers[] = {{"dtr", l_dtr},     {"random", l_random}, {"none", l_none},
                                   {"table", l_table}, {"custom", l_custom}, {NULL, NULL}};
 
+/* __index of methods and makers: what lua/sluice/routing.lua adds to both, loaded at its first use. */
+static int l_workshop(lua_State *L) {
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "sluice.routing");
+  lua_call(L, 1, 1);
+  lua_pushvalue(L, 2);
+  lua_gettable(L, -2);
+  return 1;
+}
+
 void slL_open_routing(lua_State *L) {
   slL_class(L, ROUTING, meta, methods);
   luaL_newlib(L, makers);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_workshop);
+  lua_setfield(L, -2, "__index");
+  luaL_getmetatable(L, ROUTING);
+  lua_getfield(L, -1, "__index");
+  lua_pushvalue(L, -3);
+  lua_setmetatable(L, -2); /* the methods' */
+  lua_pop(L, 2);
+  lua_setmetatable(L, -2); /* the makers' */
   lua_setfield(L, -2, "routing");
 }

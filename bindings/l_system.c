@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,6 +80,15 @@ static int l_write(lua_State *L) {
   else sl_file_abort(w);
   slL_try(L, s);
   return 0;
+}
+
+/* core.disk_room(path): bytes that may still be written where this file or folder lies. */
+static int l_disk_room(lua_State *L) {
+  struct statvfs s;
+  const char *path = luaL_checkstring(L, 1);
+  if (statvfs(path, &s) != 0) slL_error(L, "%s: %s", path, strerror(errno));
+  lua_pushinteger(L, (lua_Integer)((uint64_t)s.f_bavail * s.f_frsize));
+  return 1;
 }
 
 /* --- memory --- */
@@ -188,18 +198,12 @@ static int l_isatty(lua_State *L) {
 }
 
 void slL_open_system(lua_State *L) {
-  static const luaL_Reg functions[] = {{"clock", l_clock},
-                                       {"isatty", l_isatty},
-                                       {"exists", l_exists},
-                                       {"make_dirs", l_make_dirs},
-                                       {"make_dir", l_make_dir},
-                                       {"list", l_list},
-                                       {"write", l_write},
-                                       {"absolute", l_absolute},
-                                       {"resident", l_resident},
-                                       {"assign", l_assign},
-                                       {"digest", l_digest},
-                                       {"machine", l_machine},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"clock", l_clock},         {"isatty", l_isatty},
+                                       {"exists", l_exists},       {"make_dirs", l_make_dirs},
+                                       {"make_dir", l_make_dir},   {"list", l_list},
+                                       {"write", l_write},         {"absolute", l_absolute},
+                                       {"disk_room", l_disk_room}, {"resident", l_resident},
+                                       {"assign", l_assign},       {"digest", l_digest},
+                                       {"machine", l_machine},     {NULL, NULL}};
   for (const luaL_Reg *f = functions; f->name; f++) slL_core(L, f->name, f->func);
 }

@@ -151,7 +151,8 @@ static bool run_library(lua_State *L, const char *text) {
 
 /* `sluice train …` and the like: sluice.cli.main(arguments from the command's name on). */
 static bool run_command(lua_State *L, int argc, char **argv) {
-  if (!strcmp(argv[1], "train")) signal(SIGPIPE, SIG_IGN); /* who reads the progress may leave; the run goes on */
+  /* who reads the progress may leave; the run goes on */
+  if (!strcmp(argv[1], "train") || !strcmp(argv[1], "sweep")) signal(SIGPIPE, SIG_IGN);
   set_arg(L, argc, argv, 0);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "sluice.cli");
@@ -178,7 +179,7 @@ typedef struct options {
 static const char usage[] =
     "usage: sluice [-e CODE] [-i] [-l NAME] [-v] [FILE [ARGS]]   a prompt, or a Lua file as with lua5.4\n"
     "       sluice run FILE [ARGS]\n"
-    "       sluice train | sample | export | pack | inspect | bench | doctor …   each takes --help\n";
+    "       sluice train | sweep | sample | export | pack | inspect | bench | doctor …   each takes --help\n";
 
 static bool is_command(const char *word) {
   size_t n = strlen(word);

@@ -1,4 +1,4 @@
--- The program's commands beyond running Lua: train, sample, export, pack, inspect, bench, doctor. Loaded only when one of them is called.
+-- The program's commands beyond running Lua: train, sweep, sample, export, pack, inspect, bench, doctor. Loaded when one is called.
 local sluice = require "sluice"
 local core = require "sluice.core"
 local checkpoint = require "sluice.checkpoint"
@@ -305,6 +305,10 @@ end
 local COMMANDS = {
   train = train, sample = sample, export = export, pack = pack, inspect = inspect, bench = bench,
   doctor = doctor,
+  sweep = function(args)
+    local command = require "sluice.cli.sweep_command"
+    command.run(require("sluice.cli.arguments").parser("sweep", command):parse(args))
+  end,
 }
 
 -- args[1] is the command's name.

@@ -86,6 +86,16 @@ function Folder:event(record)
   append(self.dir .. "/events.jsonl", record)
 end
 
+-- The records of metrics.jsonl or events.jsonl; a last line that was cut off is none.
+function Folder:records(name)
+  local list = {}
+  for line in (code.read(self.dir .. "/" .. name) or ""):gmatch "([^\n]*)\n" do
+    local ok, record = pcall(json.decode, line)
+    if ok and type(record) == "table" then list[#list + 1] = record end
+  end
+  return list
+end
+
 -- Drops the records of steps after `step`, and a last line that was cut off: those steps will be done again.
 function Folder:trim_metrics(step)
   local path = self.dir .. "/metrics.jsonl"

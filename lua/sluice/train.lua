@@ -174,7 +174,7 @@ end
 
 -- Runs to the end, to a Ctrl-C or to an error; what was reached is saved unless it is what went wrong.
 local function run_steps(run)
-  run.line = progress.new {
+  run.line = run.line or progress.new {
     total = run.plan.steps, first = run.steps, per = run.options.batch, now = core.clock, tty = core.isatty(), quiet = run.quiet,
   }
   if core.stop_on_interrupt then core.stop_on_interrupt(true) end
@@ -227,7 +227,7 @@ local function new_run(d, p, o)
   local options, plan = train_options.of(d)
   local run = setmetatable({
     model = d.model, diffusion = d.diffusion, sample_settings = d.sample or {}, parameters = p, name = d.name or "run",
-    options = options, plan = plan, quiet = o.quiet, steps = 0, seconds = 0, saved = 0, ema = {},
+    options = options, plan = plan, quiet = o.quiet, line = o.line, steps = 0, seconds = 0, saved = 0, ema = {},
   }, Run)
   run.settings = settings.of(d, options, plan)
   local machine = core.machine(d.model:device())
@@ -317,6 +317,7 @@ local function go_on(r, o)
       error(("train: the recipe of %s was not in a file; call sluice.train(recipe, { resume = … })"):format(o.resume), 0)
     end
     r = code.load_stored(o.resume, info.recipe, info.modules or {})
+    if type(r) == "table" and recipe.is(r.base) then r = r.base end -- a sweep's file
     if not recipe.is(r) then
       error(("train: %s/recipe.lua neither returns a recipe nor trains one"):format(o.resume), 0)
     end
@@ -353,6 +354,7 @@ end
 
 local train = {}
 
+<<<<<<< HEAD
 --- sluice.train(recipe, options?) -> run
 --- Trains as a recipe says, and writes the run's folder. With `resume` it goes on with a run from its newest checkpoint, by the stored
 --- recipe if none is given (nil), to the same bits as a run that never stopped. Ctrl-C finishes the step, saves and raises "interrupted
@@ -376,8 +378,13 @@ local train = {}
 --- end }
 --- local run = sluice.train(recipe, { set = { steps = 2 }, out = "runs/short", quiet = true })
 --- print(run.dir, run.steps)  --> runs/short 2
+=======
+-- sluice.train(recipe, { set = {key = value}, out = folder, device = "cpu", quiet = true }) -> run
+-- sluice.train(nil, { resume = folder, set = … }) goes on with a run, by its stored recipe (or the one given).
+-- line: what stands in for its own progress line (update, clear, finish), as a sweep's does.
+>>>>>>> sweep
 function train.run(r, o)
-  o = fields.check(o or {}, { "set", "out", "device", "quiet", "resume" }, "sluice.train", 2)
+  o = fields.check(o or {}, { "set", "out", "device", "quiet", "resume", "line" }, "sluice.train", 2)
   if not recipe.is(r) and not (r == nil and o.resume) then
     error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2)
   end
