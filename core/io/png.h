@@ -11,11 +11,20 @@ typedef enum sl_png_quant {             /* how [-1, 1] becomes 0 … 255 */
                                            image_sample.py */
 } sl_png_quant;
 
+/* A text chunk: tEXt, or iTXt if the value is not ASCII. The key is 1 … 79 printable ASCII characters without spaces at
+ * its ends or two in a row; the value is UTF-8 of at most 4 MiB. "Description", "Software" and others are the format's
+ * own keys. */
+typedef struct sl_png_text {
+  const char *key, *value;
+} sl_png_text;
+
 typedef struct sl_png_options { /* all 0: the defaults */
   int columns;                  /* pictures per row; 0: ceil(sqrt(N)) */
   sl_png_quant quant;           /* of float tensors */
   int pad;                      /* black pixels around each picture of a grid; 0: 2, as torchvision; negative: none */
   int scale;                    /* each pixel becomes scale x scale; 0: 1 */
+  int n_text;                   /* chunks, in this order */
+  const sl_png_text *text;
 } sl_png_options;
 
 /* "dit", "adm" */
@@ -29,5 +38,8 @@ SL_MUST_USE sl_status sl_image_grid(const sl_tensor *images, const sl_png_option
 /* u8 [H,W,C]: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Palettes are looked up, 16 bits scaled to 8, 1, 2 and 4
  * widened; gamma is ignored. FORMAT: no PNG, or broken. */
 SL_MUST_USE sl_status sl_png_read(sl_context *ctx, const char *path, sl_tensor **out);
+/* The text chunks of a PNG, wherever they stand: *items [*n] is the caller's to sl_free, one block with all the texts.
+ * Latin-1 (tEXt, zTXt) becomes UTF-8. FORMAT: no PNG, or broken. */
+SL_MUST_USE sl_status sl_png_read_text(sl_context *ctx, const char *path, sl_png_text **items, int *n);
 
 #endif

@@ -21,12 +21,20 @@ local function warn(run, text)
   io.stderr:write("sluice: warning: ", text, "\n")
 end
 
+-- Where the run's weights of now lie on disk, for what pictures say of themselves; nil if nowhere.
+local function saved_checkpoint(run)
+  if run.saved ~= run.steps or run.steps == 0 then return nil end
+  local path = run.folder:checkpoint_path(run.steps)
+  return core.exists(path) and checkpoint.describe(path) or nil
+end
+
 local Run = {}
 Run.__index = Run
 Run.__name = "sluice.run"
 
 -- Samples with the recipe's own settings and EMA; o overrides. ema: a decay, "none", or weights.
 function Run:sample(o)
+  self.checkpoint = saved_checkpoint(self)
   return checkpoint.sample(self, self.sample_settings, o)
 end
 
@@ -39,7 +47,7 @@ local function save(run)
     model = run.model, diffusion = run.diffusion, weights = run.trainer:flat "params", ema = run.ema,
     exp_avg = run.trainer:flat "exp_avg", exp_avg_sq = run.trainer:flat "exp_avg_sq", weight = run.options.weight,
     step = run.steps, seconds = run.seconds, seed = run.options.seed, batch = run.options.batch, sample = run.sample_settings,
-    parameters = run.parameters, settings = run.settings, recipe = run.source,
+    parameters = run.parameters, settings = run.settings, recipe = run.source, name = run.name,
   })
   run.folder:event { event = "checkpoint written", step = run.steps, path = path }
   run.saved = run.steps
@@ -58,11 +66,12 @@ end
 local function preview(run)
   local options, s = preview_options(run), run.sample_settings
   if not options then return false end
-  function options.on_step() return not (core.stop_asked and core.stop_asked()) end
-  local images = sample.run(options)
+  run.checkpoint = saved_checkpoint(run)
+  local origin = checkpoint.origin(run, options, { stop = function() return not (core.stop_asked and core.stop_asked()) end })
+  local images, _, made = sample.run(options, origin)
   if core.stop_asked and core.stop_asked() then return false end
   local path = run.folder:sample_path(run.steps)
-  sluice.save_png(path, images, { columns = s.columns })
+  sluice.save_png(path, images, { columns = s.columns, text = made:text { columns = s.columns } })
   if core.isatty() and not run.quiet and core.draw then
     run.line:clear()
     core.draw(images, s.columns)
@@ -195,6 +204,9 @@ end
 
 local function new_run(d, p, o)
   place(d, o.device)
+  if d.sample and type(d.sample.sampler) == "function" then
+    error("recipe.sample: sampler is a function, which a checkpoint cannot keep; name a sampler here, and give the function to run:sample", 0)
+  end
   local options, plan = train_options.of(d)
   local run = setmetatable({
     model = d.model, diffusion = d.diffusion, sample_settings = d.sample or {}, parameters = p, name = d.name or "run",
