@@ -106,6 +106,7 @@ function checkpoint.sample_options(of, settings, o)
   end
   if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(of.ema, all.ema) end
   all.columns = nil
+  if o and o.labels ~= nil and o.n == nil and (type(o.labels) == "table" or sluice.is_tensor(o.labels)) then all.n = nil end
   return all
 end
 

@@ -99,16 +99,25 @@ function Made:text(layout)
   return { sluice = json.encode(record), Description = made.describe(record), Software = "Sluice " .. sluice.version }
 end
 
--- The record in a picture's text, or nil and why there is none.
+-- The text in a picture, or in an .npz as bytes.
+local function text_in(path)
+  if not path:match "%.npz$" then return sluice.png_text(path).sluice end
+  local tensors, message = sluice.io.load(path)
+  if not tensors then error(message, 0) end
+  local bytes = tensors.sluice
+  return bytes and bytes:dtype() == "u8" and #bytes:shape() == 1 and string.char(table.unpack(bytes:totable())) or nil
+end
+
+-- The record in a picture or an .npz, or nil and why there is none.
 function made.read(path)
-  local text = sluice.png_text(path).sluice
-  if not text then return nil, ("%s does not say how it was made: it has no text chunk sluice"):format(path) end
+  local text = text_in(path)
+  if not text then return nil, ("%s does not say how it was made: it has no text sluice"):format(path) end
   local ok, record = pcall(json.decode, text)
   if not ok or type(record) ~= "table" or type(record.sample) ~= "table" then
-    return nil, ("%s: its text chunk sluice is damaged"):format(path)
+    return nil, ("%s: its text sluice is damaged"):format(path)
   end
   if record.format ~= FORMAT then
-    return nil, ("%s: its text chunk sluice has format %s, this version reads %s"):format(path, tostring(record.format), FORMAT)
+    return nil, ("%s: its text sluice has format %s, this version reads %s"):format(path, tostring(record.format), FORMAT)
   end
   return record
 end

@@ -174,13 +174,13 @@ local function whole(r)
   return r.noise or r.init or r.mask or r.n <= r.batch
 end
 
--- Images first … first+n-1. stop(s) is asked after each step.
+-- Images first … first+n-1. stop(s, first, n, of all) is asked after each step.
 local function draw(r, first, n, stop)
   local s <close> = core.sampler(part_of(r, first, n)) -- its arena is given back at once
   if r.keep then r.keep:begin() end
   for state in s:steps() do
     if r.keep then r.keep:see(state) end
-    if stop and stop(state) == false then break end
+    if stop and stop(state, first, n, r.n) == false then break end
   end
   return s.x:to "cpu"
 end

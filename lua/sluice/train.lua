@@ -205,7 +205,7 @@ end
 local function new_run(d, p, o)
   place(d, o.device)
   if d.sample and type(d.sample.sampler) == "function" then
-    error("recipe.sample: sampler is a function, which a checkpoint cannot keep; name a sampler here, and give the function to run:sample", 0)
+    error("recipe.sample: sampler is a function, which no checkpoint can keep; give it to run:sample, and name one here", 0)
   end
   local options, plan = train_options.of(d)
   local run = setmetatable({
