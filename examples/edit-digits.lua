@@ -1,9 +1,9 @@
 -- Known images edited: drawn on below the middle (in-painting), drawn anew from half-way (image-to-image), mixed in their noise.
---   sluice run examples/edit-digits.lua [PICTURE]
+--   sluice run examples/edit-digits.lua [PICTURE [STEPS]]
 local sluice = require "sluice"
 
 local loaded = sluice.load "models/digits.safetensors"
-local STEPS, N = 50, 10
+local STEPS, N = math.tointeger(arg[2]) or 50, 10
 
 -- Ten digits; each picture below begins from them.
 local digits = loaded:sample { n = N, labels = "balanced", steps = STEPS, seed = 2 }
@@ -39,5 +39,5 @@ local function between(label)
   return loaded:sample { n = N, labels = label, steps = STEPS, sampler = "ddim", clip = false, cfg = 1, noise = path }
 end
 
-local rows = { digits, in_paint(), draw_anew(30), draw_anew(44), between(3) }
+local rows = { digits, in_paint(), draw_anew(STEPS * 3 // 5), draw_anew(STEPS * 9 // 10), between(3) }
 sluice.save_png(arg[1] or "edit-digits.png", sluice.cat(rows[1], rows[2], rows[3], rows[4], rows[5], 1), { columns = N, scale = 2 })

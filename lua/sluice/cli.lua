@@ -71,7 +71,7 @@ end
 
 -- An error's text with the user's own lines of the traceback; the program's own say nothing to a user.
 local function told(message)
-  local lines = { (tostring(message):gsub("^%[sluice[%w.]*%]:%d+: ", "")) }
+  local lines = { (tostring(message):gsub("^%[sluice[%w_.]*%]:%d+: ", "")) }
   for line in debug.traceback("", 2):gmatch("[^\n]+") do
     if line:match("^%s") and not line:match("^%s*%[") and not line:match("^%s*%(") then lines[#lines + 1] = line end
   end

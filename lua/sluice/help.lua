@@ -22,7 +22,8 @@ local LINES = {
   set_threads = "sluice.set_threads(n): compute threads from now on",
   is_tensor = "sluice.is_tensor(v) -> whether v is a tensor, concrete or symbolic",
   save_png =
-    "sluice.save_png(path, images, {columns, quant=\"dit\"|\"adm\", pad, scale}): [N,C,H,W] or [C,H,W] in [-1, 1]",
+    "sluice.save_png(path, images, {columns, quant=\"dit\"|\"adm\", pad, scale, text}): [N,C,H,W] or [C,H,W] in [-1, 1]",
+  png_text = "sluice.png_text(path) -> {key = text}: a PNG's text chunks; Description and sluice say how it was made",
   load_image = "sluice.load_image(path) -> f32 [3,H,W] in [-1, 1]",
   ["io.load"] =
     "sluice.io.load(path) -> {name = tensor}, metadata; nil, message, code if it cannot be opened",
@@ -41,7 +42,8 @@ local LINES = {
   weight = "sluice.weight.constant(), .min_snr(gamma), .p2{gamma, k}, .custom(f): loss weights by timestep",
   timesteps = "sluice.timesteps: how training draws t",
   sample =
-    "sluice.sample {model=, diffusion=, n=, labels=, cfg=, sampler=\"ddpm\"|\"ddim\", steps=, seed=, …} -> images, labels",
+    "sluice.sample {model=, diffusion=, n=, labels=, cfg=, sampler=\"ddpm\"|\"ddim\"|f, steps=, seed=, keep=, …} -> images, labels, made",
+  slerp = "sluice.slerp(a, b, weights) -> [m,C,H,W]: noises on the great circle from a to b, for noise=",
   sampler = "sluice.sampler {as sluice.sample}: for s in sampler:steps() do look at s.i, s.t, s.x, s.x0 end",
   recipe = "sluice.recipe {defaults = {…}, function(p) return {model=, diffusion=, data=, train=, …} end}",
   train = "sluice.train(recipe, {set, out, device}) -> run",

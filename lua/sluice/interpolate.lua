@@ -50,7 +50,7 @@ local function angle_between(a, b)
   local na, nb = a:norm():item(), b:norm():item()
   if na == 0 or nb == 0 then return 0 end
   local cosine = (a * b):sum():item() / (na * nb)
-  if cosine < -0.99999 then error("sluice.slerp: a and b point in opposite directions: there is no one great circle between them", 3) end
+  if cosine < -0.99999 then error("sluice.slerp: a and b point in opposite directions, between which there is no one great circle", 3) end
   return math.acos(math.max(-1, math.min(1, cosine)))
 end
 

@@ -15,7 +15,7 @@ return {
     local seen = {}
     for _, line in ipairs(lines) do
       local name, text = line:match "^(%S+ ?%S*)%s%s+(.*)$"
-      if name then seen[name] = text end
+      if name then seen[name:match "^(.-)%s*$"] = text end
     end
     arguments.say_json { machine = core.machine(), devices = sluice.devices(), seen = seen }
   end,

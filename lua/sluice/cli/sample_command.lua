@@ -164,7 +164,8 @@ end
 return {
   summary = "Draws images from a run or a checkpoint, with its own settings and EMA where none are given.", declare = declare, run = run,
   examples = {
-    "sluice sample runs/mine -n 16 --class 7 --cfg 2 -o sevens.png", "sluice sample models/digits.safetensors -n 8 --keep 6 -o on-the-way.png",
+    "sluice sample runs/mine -n 16 --class 7 --cfg 2 -o sevens.png",
+    "sluice sample models/digits.safetensors -n 8 --keep 6 -o on-the-way.png",
     "sluice sample --again sevens.png -o the-same.png", "sluice sample other.safetensors --again sevens.png -o by-another-model.png",
   },
 }
