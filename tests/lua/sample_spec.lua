@@ -393,7 +393,8 @@ describe("how images were made", function()
     assert.truthy(reason({ noise = image }):find("noise was a tensor", 1, true))
     assert.truthy(reason({ sampler = ddim }):find("the sampler was a function", 1, true))
     assert.truthy(reason({ on_step = function() end }):find("on_step", 1, true))
-    assert.truthy(reason({ diffusion = sluice.diffusion { predict = "x0", variance = "fixed_small" } }):find("not the checkpoint's", 1, true))
+    local other = sluice.diffusion { predict = "x0", variance = "fixed_small" }
+    assert.truthy(reason({ diffusion = other }):find("not the checkpoint's", 1, true))
     assert.truthy(reason({ ema = loaded.model:flatten(loaded.model:state()) }):find("weights were given", 1, true))
     local _, _, made = sluice.sample {
       model = loaded.model, diffusion = loaded.diffusion, n = 1, labels = 3, steps = 2, sampler = ddpm,
