@@ -125,6 +125,17 @@ static int push_image(lua_State *L, sl_sampler *s, sl_status (*get)(sl_sampler *
   return 1;
 }
 
+/*** sampler.x: sluice.Tensor
+The images as the last step left them, or as they were begun: a copy, from which the next step goes on as the caller left
+it. May be assigned. */
+/*** sampler.x0: sluice.Tensor?
+What the last step predicted; nil before the first, and after one of a sampler of one's own that asked for no prediction. */
+/*** sampler.i: integer
+Steps done so far. */
+/*** sampler.t: integer
+The original timestep of the last step; of the first before it. */
+/*** sampler.n: integer
+Steps in all. */
 static int l_index(lua_State *L) {
   sl_sampler *s = check(L, 1);
   const char *k = luaL_checkstring(L, 2);

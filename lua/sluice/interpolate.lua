@@ -50,7 +50,7 @@ local function angle_between(a, b)
   local na, nb = a:norm():item(), b:norm():item()
   if na == 0 or nb == 0 then return 0 end
   local cosine = (a * b):sum():item() / (na * nb)
-  if cosine < -0.99999 then error("sluice.slerp: a and b point in opposite directions, between which there is no one great circle", 3) end
+  if cosine < -0.99999 then error("sluice.slerp: a and b point in opposite directions: many great circles join them", 3) end
   return math.acos(math.max(-1, math.min(1, cosine)))
 end
 
@@ -60,7 +60,7 @@ end
 ---@param b sluice.Tensor  of a's shape
 ---@param weights number|number[]  from 0 (a) to 1 (b); a list gives an image each: m for one pair, one for each of n pairs
 ---@return sluice.Tensor  f32 [m,C,H,W]
----@example local noise = sluice.slerp(sluice.randn({ 1, 28, 28 }, { seed = 1 }), sluice.randn({ 1, 28, 28 }, { seed = 2 }), { 0, 0.5, 1 })
+---@example local noise = sluice.slerp(sluice.randn { 1, 28, 28 }, sluice.randn { 1, 28, 28 }, { 0, 0.5, 1 })
 function interpolate.slerp(a, b, weights)
   check(a, b)
   a, b = a:to "f32", b:to "f32"

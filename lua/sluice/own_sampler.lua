@@ -64,6 +64,54 @@ function METHODS.predict(s, x, t)
   return p.pred_xstart, p.eps, out
 end
 
+--- step.x: sluice.Tensor
+--- The images now, [n,C,H,W]: a copy.
+
+--- step.x0: sluice.Tensor
+--- The image that the network predicts at x, in [-1, 1] with clip. The network runs when this, eps, out, mean or variance is first asked for.
+
+--- step.eps: sluice.Tensor
+--- The noise that x and x0 imply.
+
+--- step.out: sluice.Tensor
+--- The network's own output, guided, with the variance's channels where that is learned.
+
+--- step.mean: sluice.Tensor
+--- Of the ancestral step (the mean of q(x_{t-1} | x_t, x0)).
+
+--- step.variance: sluice.Tensor
+--- Of the ancestral step, as the network learned it or as the diffusion fixes it.
+
+--- step.log_variance: sluice.Tensor
+--- The logarithm of variance.
+
+--- step.t: integer
+--- The original timestep of x.
+
+--- step.t_next: integer?
+--- The original timestep of what is returned; nil at the last step.
+
+--- step.i: integer
+--- The number of this step, 1 … n.
+
+--- step.n: integer
+--- How many steps there are.
+
+--- step.alpha_cumprod: number
+--- The share of the image in x, squared: x = sqrt(alpha_cumprod) x0 + sqrt(1 - alpha_cumprod) eps.
+
+--- step.alpha_cumprod_prev: number
+--- The same of what is returned; 1 at the last step.
+
+--- step.beta: number
+--- 1 - alpha_cumprod / alpha_cumprod_prev.
+
+--- step.eta: number
+--- The option eta, for samplers that have a use for it.
+
+--- step.state: table
+--- Kept from step to step, for each batch; what a step that failed had put there is dropped.
+
 local NAMES = {
   "x", "x0", "eps", "out", "mean", "variance", "log_variance", "t", "t_next", "i", "n", "alpha_cumprod", "alpha_cumprod_prev", "beta",
   "eta", "state", "noise", "predict",

@@ -149,17 +149,20 @@ local sample = {}
 
 --- sluice.sampler(options) -> sampler
 --- One batch of images being drawn, a step at a time: look at them, edit x, stop, go on later.
----@param options table  as of sluice.sample, but for batch, on_step and keep
+---@param options table  as of sluice.sample, but for on_step and keep; n images are one batch
 ---@return sluice.Sampler
 ---@example for s in sluice.sampler { model = model, diffusion = diffusion, n = 4, steps = 50 }:steps() do print(s.i, s.t) end
 function sample.sampler(o)
-  for _, name in ipairs { "on_step", "keep", "batch" } do
+  for _, name in ipairs { "on_step", "keep" } do
     if type(o) == "table" and o[name] ~= nil then
-      error(("sluice.sampler: %s is of sluice.sample; %s"):format(name,
-        name == "batch" and "a sampler draws its n images together" or "in a loop over sampler:steps(), look at s.i, s.x and s.x0"), 2)
+      error(("sluice.sampler: %s is of sluice.sample; in a loop over sampler:steps(), look at s.i, s.x and s.x0"):format(name), 2)
     end
   end
   local r = resolve(o, "sluice.sampler", 2)
+  if o.batch and o.batch < r.n then
+    error(("sluice.sampler: batch is %d for n = %d images, which a sampler draws together; sluice.sample has batches"):format(o.batch,
+      r.n), 2)
+  end
   return core.sampler(part_of(r, 0, r.n))
 end
 

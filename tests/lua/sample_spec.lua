@@ -228,7 +228,12 @@ describe("a sampler written in Lua", function()
       return s.x
     end })
     assert.truthy(select(2, pcall(function() return kept.out end)):find("this step is over", 1, true))
-    for _, name in ipairs { "on_step", "keep", "batch" } do
+    for want, more in pairs { ["batch is 2 for n = 3 images"] = { batch = 2 }, ["label 1 is x"] = { labels = { "x", 1, 2 } } } do
+      local ok, fault = pcall(sluice.sampler, with(more))
+      assert.falsy(ok)
+      assert.truthy(fault:find(want, 1, true), fault)
+    end
+    for _, name in ipairs { "on_step", "keep" } do
       local ok, fault = pcall(sluice.sampler, with { [name] = 1 })
       assert.falsy(ok)
       assert.truthy(fault:find("sluice.sampler: " .. name .. " is of sluice.sample", 1, true), fault)
