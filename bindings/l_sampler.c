@@ -126,10 +126,10 @@ static int push_image(lua_State *L, sl_sampler *s, sl_status (*get)(sl_sampler *
 }
 
 /*** sampler.x: sluice.Tensor
-The images as the last step left them, or as they were begun: a copy, from which the next step goes on as the caller left
-it. May be assigned. */
+The images as the last step left them, or as they were begun: a copy, which may be written to or assigned: the next step
+goes on from it. */
 /*** sampler.x0: sluice.Tensor?
-What the last step predicted; nil before the first, and after one of a sampler of one's own that asked for no prediction. */
+What the last step predicted; nil before the first, and after one of an own sampler that asked for no prediction. */
 /*** sampler.i: integer
 Steps done so far. */
 /*** sampler.t: integer

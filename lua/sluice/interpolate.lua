@@ -55,7 +55,7 @@ local function angle_between(a, b)
 end
 
 --- sluice.slerp(a, b, weights) -> tensor
---- Noises on the great circle from a to b, for the `noise` of sluice.sample: unlike those on the straight line they are as long as noise is.
+--- Noises on the great circle from a to b, for the `noise` of sluice.sample: they are as long as noise is, unlike those on a straight line.
 ---@param a sluice.Tensor  [C,H,W], or [n,C,H,W]: each image with its partner in b
 ---@param b sluice.Tensor  of a's shape
 ---@param weights number|number[]  from 0 (a) to 1 (b); a list gives an image each: m for one pair, one for each of n pairs

@@ -108,14 +108,26 @@ local function text_in(path)
   return bytes and bytes:dtype() == "u8" and #bytes:shape() == 1 and string.char(table.unpack(bytes:totable())) or nil
 end
 
+-- Whether what was read has what a record always has; a picture may come from anywhere.
+local function is_record(r)
+  if type(r) ~= "table" or type(r.sample) ~= "table" or type(r.version) ~= "string" then return false end
+  for _, k in ipairs { "n", "cfg", "eta", "seed" } do
+    if type(r.sample[k]) ~= "number" then return false end
+  end
+  for _, file in pairs(type(r.files) == "table" and r.files or {}) do
+    if type(file) ~= "table" or type(file.path) ~= "string" then return false end
+  end
+  local c = r.checkpoint
+  local whole = type(c) == "table" and type(c.path) == "string" and type(c.digest) == "string" and math.type(c.step) == "integer"
+  return type(r.taken) == "number" and type(r.sample.sampler) == "string" and (whole or (c == nil and type(r.again) == "string"))
+end
+
 -- The record in a picture or an .npz, or nil and why there is none.
 function made.read(path)
   local text = text_in(path)
   if not text then return nil, ("%s does not say how it was made: it has no text sluice"):format(path) end
   local ok, record = pcall(json.decode, text)
-  if not ok or type(record) ~= "table" or type(record.sample) ~= "table" then
-    return nil, ("%s: its text sluice is damaged"):format(path)
-  end
+  if not ok or not is_record(record) then return nil, ("%s: its text sluice is damaged"):format(path) end
   if record.format ~= FORMAT then
     return nil, ("%s: its text sluice has format %s, this version reads %s"):format(path, tostring(record.format), FORMAT)
   end

@@ -68,7 +68,8 @@ end
 --- The images now, [n,C,H,W]: a copy.
 
 --- step.x0: sluice.Tensor
---- The image that the network predicts at x, in [-1, 1] with clip. The network runs when this, eps, out, mean or variance is first asked for.
+--- The image that the network predicts at x, in [-1, 1] with clip. The network runs when one of x0, eps, out, mean and variance is first
+--- asked for.
 
 --- step.eps: sluice.Tensor
 --- The noise that x and x0 imply.

@@ -266,6 +266,17 @@ describe("the commands beside training", function()
     refused("sample", "which run or checkpoint?")
   end)
 
+  it("hold against texts that are no records", function()
+    local image = sluice.zeros { 1, 4, 4 }
+    for _, text in ipairs { "", "{", "3", "[]", '{"format":"sluice-picture-1","sample":{}}',
+      '{"format":"sluice-picture-1","version":"9","taken":1,"sample":{"n":1,"cfg":1,"eta":0,"seed":1,"sampler":"ddim"},"checkpoint":3}' } do
+      sluice.save_png(dir .. "/t.png", image, { text = { sluice = text } })
+      refused("sample --again $/t.png", "t.png: its text sluice is damaged")
+      works "inspect $/t.png"
+      works "inspect $/t.png --json"
+    end
+  end)
+
   it("inspect what they wrote", function()
     works(sample .. "-n 1 -o $/a.png")
     works(sample .. "-n 1 -o $/a.npz")
