@@ -56,12 +56,18 @@ static sl_diffusion **push_box(lua_State *L) {
 
 static sl_diffusion *check(lua_State *L, int idx) { return *(sl_diffusion **)luaL_checkudata(L, idx, DIFFUSION); }
 
-sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what) {
-  lua_getfield(L, idx, "diffusion");
+sl_diffusion *slL_field_diffusion_or_null(lua_State *L, int idx, const char *what, const char *name) {
+  bool none = lua_getfield(L, idx, name) == LUA_TNIL;
   sl_diffusion **box = luaL_testudata(L, -1, DIFFUSION);
-  if (!box) slL_error(L, "%s: diffusion is %s, expected a sluice.diffusion", what, luaL_typename(L, -1));
+  if (!box && !none) slL_error(L, "%s: %s is %s, expected a sluice.diffusion", what, name, luaL_typename(L, -1));
   lua_pop(L, 1);
-  return *box;
+  return none ? NULL : *box;
+}
+
+sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what) {
+  sl_diffusion *d = slL_field_diffusion_or_null(L, idx, what, "diffusion");
+  if (!d) slL_error(L, "%s: diffusion is nil, expected a sluice.diffusion", what);
+  return d;
 }
 
 void slL_push_diffusion(lua_State *L, sl_diffusion *d) { *push_box(L) = sl_diffusion_retain(d); }

@@ -3,5 +3,6 @@
 #include "diffusion/process.h"
 #include "lbind.h"
 sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what); /* t.diffusion, required */
-void slL_push_diffusion(lua_State *L, sl_diffusion *d);                     /* a new reference */
+sl_diffusion *slL_field_diffusion_or_null(lua_State *L, int idx, const char *what, const char *name);
+void slL_push_diffusion(lua_State *L, sl_diffusion *d); /* a new reference */
 #endif

@@ -1,5 +1,8 @@
 /* Tensor files and pictures. sluice.io returns nil, message, code where a file cannot be opened; all else raises. */
 #include "l_io.h"
+
+#include <string.h>
+
 #include "lcore.h"
 
 #include "io/picture.h"
@@ -10,10 +13,18 @@
 Files of named tensors. What cannot be opened gives nil, a message and a code, as Lua's io; all else raises. */
 
 #define FILE_BOX "sluice.tensor_file"
+#define TEXT_BOX "sluice.png_text"
 
 static int file_gc(lua_State *L) {
   sl_tensor_file **box = luaL_checkudata(L, 1, FILE_BOX);
   sl_tensor_file_free(*box);
+  *box = NULL;
+  return 0;
+}
+
+static int text_gc(lua_State *L) {
+  sl_png_text **box = luaL_checkudata(L, 1, TEXT_BOX);
+  if (*box) sl_free(slL_context(L), *box);
   *box = NULL;
   return 0;
 }
@@ -97,8 +108,7 @@ static int push_sorted_keys(lua_State *L, int idx, const char *what) {
   lua_newtable(L);
   int keys = lua_gettop(L), n = 0;
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING)
-      slL_error(L, "sluice.io.save: a key of %s is %s, expected a string", what, slL_what(L, -2));
+    if (lua_type(L, -2) != LUA_TSTRING) slL_error(L, "%s: a key is %s, expected a string", what, slL_what(L, -2));
     lua_pushvalue(L, -2);
     lua_rawseti(L, keys, ++n);
   }
@@ -112,7 +122,7 @@ static int push_sorted_keys(lua_State *L, int idx, const char *what) {
 }
 
 static void add_tensors(lua_State *L, sl_tensor_file *file) {
-  int n = push_sorted_keys(L, 2, "the tensors");
+  int n = push_sorted_keys(L, 2, "sluice.io.save: the tensors");
   for (int i = 1; i <= n; i++) {
     lua_rawgeti(L, -1, i);
     const char *name = lua_tostring(L, -1);
@@ -127,7 +137,7 @@ static void add_tensors(lua_State *L, sl_tensor_file *file) {
 }
 
 static void add_meta(lua_State *L, sl_tensor_file *file) {
-  int n = push_sorted_keys(L, 3, "the metadata");
+  int n = push_sorted_keys(L, 3, "sluice.io.save: the metadata");
   for (int i = 1; i <= n; i++) {
     lua_rawgeti(L, -1, i);
     const char *key = lua_tostring(L, -1);
@@ -186,8 +196,30 @@ static int int_field(lua_State *L, const char *name) {
   return (int)v;
 }
 
+/* The field text = {key = string} as an array in a userdata left on the stack, sorted by key. */
+static void read_text(lua_State *L, const char *what, sl_png_options *o) {
+  if (lua_getfield(L, 3, "text") == LUA_TNIL) return;
+  int text = lua_gettop(L);
+  if (lua_type(L, text) != LUA_TTABLE) slL_error(L, "%s: text is %s, expected {key = string}", what, slL_what(L, text));
+  int n = push_sorted_keys(L, text, "sluice.save_png: text"), keys = lua_gettop(L);
+  sl_png_text *items = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *items, 0);
+  for (int i = 0; i < n; i++) {
+    lua_rawgeti(L, keys, i + 1);
+    lua_pushvalue(L, -1);
+    items[i].key = lua_tostring(L, -1); /* the table has it */
+    if (lua_rawget(L, text) != LUA_TSTRING)
+      slL_error(L, "%s: text.%s is %s, expected a string", what, items[i].key, slL_what(L, -1));
+    size_t size;
+    items[i].value = lua_tolstring(L, -1, &size);
+    if (strlen(items[i].value) != size) slL_error(L, "%s: text.%s has a zero byte in it", what, items[i].key);
+    lua_pop(L, 2);
+  }
+  o->n_text = n;
+  o->text = items;
+}
+
 /*** sluice.save_png(path, images, options?)
-Writes images as one picture, several as a grid.
+Writes images as one picture, several as a grid. The file appears whole or not at all.
 @param path string
 @param images sluice.Tensor  floats [N,C,H,W] or [C,H,W] in [-1, 1], or u8 [N,H,W,C] or [H,W,C]; C is 1 or 3
 @param options? table
@@ -195,10 +227,11 @@ Writes images as one picture, several as a grid.
 @field quant? "dit"|"adm"  "dit"; how floats become bytes: as DiT's or as guided-diffusion's code does
 @field pad? integer  2; black pixels around each picture of a grid; -1: none
 @field scale? integer  1; each pixel becomes scale x scale
+@field text? table<string, string>  text chunks, as made:text() of sluice.sample gives them
 @example sluice.save_png("noise.png", sluice.randn({ 4, 3, 16, 16 }, { seed = 1 }), { columns = 4, scale = 2 }) */
 static int l_save_png(lua_State *L) {
-  static const char *const fields[] = {"columns", "quant", "pad", "scale", NULL}, *const quants[] = {"dit", "adm",
-                                                                                                     NULL};
+  static const char *const fields[] = {"columns", "quant", "pad", "scale", "text", NULL}, *const quants[] = {
+                                                                                              "dit", "adm", NULL};
   const char *what = "sluice.save_png";
   lua_settop(L, 3);
   const char *path = check_path(L, 1, what);
@@ -217,9 +250,34 @@ static int l_save_png(lua_State *L) {
       if (!sl_png_quant_from_name(lua_tostring(L, -1), &o.quant))
         slL_unknown(L, what, "quant", lua_tostring(L, -1), quants);
     }
+    read_text(L, what, &o);
   }
   slL_try(L, sl_png_write_as(path, images, &o));
   return 0;
+}
+
+/*** sluice.png_text(path) -> table<string, string>
+The text chunks of a PNG file; of sluice's own pictures Description, and sluice, which says how it was made.
+@param path string
+@return table<string, string>
+@example
+sluice.save_png("said.png", sluice.ones { 3, 4, 5 }, { text = { Description = "all white" } })
+print(sluice.png_text("said.png").Description)  --> all white */
+static int l_png_text(lua_State *L) {
+  const char *path = check_path(L, 1, "sluice.png_text");
+  sl_png_text **items = lua_newuserdatauv(L, sizeof *items, 0);
+  int n;
+  *items = NULL;
+  luaL_setmetatable(L, TEXT_BOX);
+  slL_try(L, sl_png_read_text(slL_context(L), path, items, &n));
+  lua_createtable(L, 0, n);
+  for (int i = 0; i < n; i++) {
+    lua_pushstring(L, (*items)[i].value);
+    lua_setfield(L, -2, (*items)[i].key);
+  }
+  sl_free(slL_context(L), *items);
+  *items = NULL;
+  return 1;
 }
 
 /*** sluice.load_image(path) -> image
@@ -236,9 +294,12 @@ static int l_load_image(lua_State *L) {
 
 void slL_open_io(lua_State *L) {
   static const luaL_Reg files[] = {{"load", l_load}, {"save", l_save}, {NULL, NULL}};
-  static const luaL_Reg pictures[] = {{"save_png", l_save_png}, {"load_image", l_load_image}, {NULL, NULL}};
+  static const luaL_Reg pictures[] = {
+      {"save_png", l_save_png}, {"png_text", l_png_text}, {"load_image", l_load_image}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", file_gc}, {NULL, NULL}};
+  static const luaL_Reg text_meta[] = {{"__gc", text_gc}, {NULL, NULL}};
   slL_class(L, FILE_BOX, meta, NULL);
+  slL_class(L, TEXT_BOX, text_meta, NULL);
   lua_newtable(L);
   luaL_setfuncs(L, files, 0);
   lua_setfield(L, -2, "io");

@@ -1,4 +1,5 @@
-/* core.sampler: one batch of images being drawn, a step at a time. */
+/* core.sampler: one batch of images being drawn, a step at a time. The first user value of a sampler that is written
+ * in Lua is the function that takes a step of it (lua/sluice/own_sampler.lua). */
 #include "diffusion/sampler.h"
 
 #include <math.h>
@@ -59,7 +60,11 @@ static int l_new(lua_State *L) {
   lua_settop(L, 1);
   const char *w = "sluice.sample";
   sl_sampler_options o = {.model = slL_field_model(L, 1, w), .diffusion = slL_field_diffusion(L, 1, w)};
-  slL_try(L, sl_sampler_find(slL_field_string(L, 1, w, "kind", "ddpm"), &o.kind));
+  bool own = lua_getfield(L, 1, "advance") == LUA_TFUNCTION;
+  lua_pop(L, 1);
+  o.kind = &sl_sampler_own;
+  if (!own) slL_try(L, sl_sampler_find(slL_field_string(L, 1, w, "kind", "ddpm"), &o.kind));
+  o.whole = slL_field_diffusion_or_null(L, 1, w, "whole");
   o.n = slL_field_integer(L, 1, w, "n", 1);
   o.first = slL_field_integer(L, 1, w, "first", 0);
   o.params = slL_field_tensor(L, 1, w, "params");
@@ -77,37 +82,52 @@ static int l_new(lua_State *L) {
   o.start = slL_field_integer(L, 1, w, "start", 0);
   if (o.n < 1) slL_error(L, "%s: n is %I, expected at least 1", w, (LUAI_UACINT)o.n);
   o.labels = read_labels(L, o.n);
-  sl_sampler **box = lua_newuserdatauv(L, sizeof *box, 0);
+  sl_sampler **box = lua_newuserdatauv(L, sizeof *box, 1);
   *box = NULL;
   luaL_setmetatable(L, SAMPLER);
+  lua_getfield(L, 1, "advance");
+  lua_setiuservalue(L, -2, 1);
   slL_try(L, sl_sampler_new(&o, box));
   return 1;
 }
 
+/* Goes a step on; false if none was left. idx: absolute. */
+static bool advance(lua_State *L, int idx) {
+  sl_sampler *s = check(L, idx);
+  bool done = sl_sampler_i(s) >= sl_sampler_steps(s);
+  if (!done && lua_getiuservalue(L, idx, 1) == LUA_TFUNCTION) {
+    lua_pushvalue(L, idx);
+    lua_call(L, 1, 0);
+    return true;
+  }
+  if (!done) slL_try(L, sl_sampler_step(s, &done));
+  return !done;
+}
+
 /*** sampler:step() -> went
-Goes one step on.
+Goes one step on. A step that ends in an error or is interrupted leaves the sampler as the last whole step did.
 @return boolean  false: there was none left, and nothing was done
 @example
 while sampler:step() do end
 print(sampler.i)  --> 5 */
 static int l_step(lua_State *L) {
-  bool done;
-  slL_try(L, sl_sampler_step(check(L, 1), &done));
-  lua_pushboolean(L, !done);
+  lua_pushboolean(L, advance(L, 1));
   return 1;
 }
 
 static int steps_next(lua_State *L) {
+  lua_settop(L, 0);
   lua_pushvalue(L, lua_upvalueindex(1));
-  bool done;
-  slL_try(L, sl_sampler_step(check(L, -1), &done));
-  if (done) lua_pushnil(L);
+  bool more = advance(L, 1);
+  lua_settop(L, 1);
+  if (!more) lua_pushnil(L);
   return 1;
 }
 
 /* for s in sampler:steps() do … end */
 /*** sampler:steps() -> iterator
-For a loop over the steps that are left, which gives the sampler after each; it may end early.
+For a loop over the steps that are left, which gives the sampler after each; what was left by break goes on in another
+loop, or by step().
 @return fun(): sluice.Sampler?
 @example
 for s in sampler:steps() do
@@ -128,6 +148,17 @@ static int push_image(lua_State *L, sl_sampler *s, sl_status (*get)(sl_sampler *
   return 1;
 }
 
+/*** sampler.x: sluice.Tensor
+The images as the last step left them, or as they were begun: a copy, which may be written to or assigned: the next step
+goes on from it. */
+/*** sampler.x0: sluice.Tensor?
+What the last step predicted; nil before the first, and after one of an own sampler that asked for no prediction. */
+/*** sampler.i: integer
+Steps done so far. */
+/*** sampler.t: integer
+The original timestep of the last step; of the first before it. */
+/*** sampler.n: integer
+Steps in all. */
 static int l_index(lua_State *L) {
   sl_sampler *s = check(L, 1);
   const char *k = luaL_checkstring(L, 2);
@@ -159,10 +190,47 @@ static int l_memory(lua_State *L) {
   return 1;
 }
 
+/* --- for steps taken in Lua --- */
+
+/* core.sampler_predict(s, x, t) -> out, index of t, whether it is one of the whole diffusion */
+static int l_predict(lua_State *L) {
+  sl_sampler *s = check(L, 1);
+  sl_tensor *x = slL_check_tensor(L, 2);
+  int ok;
+  lua_Integer t = lua_tointegerx(L, 3, &ok);
+  if (!ok) return slL_error(L, "sampler: t is %s, expected an original timestep", slL_what(L, 3));
+  sl_diffusion *d;
+  int64_t i;
+  slL_try(L, sl_sampler_find_t(s, t, &d, &i));
+  slL_try(L, sl_sampler_predict(s, x, t, slL_push_tensor(L)));
+  lua_pushinteger(L, i);
+  lua_pushboolean(L, d->steps == d->original_steps);
+  return 3;
+}
+
+/* core.sampler_noise(s, number): 1 is what the built-in samplers draw */
+static int l_noise(lua_State *L) {
+  sl_sampler *s = check(L, 1);
+  int ok = 1;
+  lua_Integer number = lua_isnoneornil(L, 2) ? 1 : lua_tointegerx(L, 2, &ok);
+  if (!ok) return slL_error(L, "sampler: noise(%s), expected a number 1, 2, …", slL_what(L, 2));
+  slL_try(L, sl_sampler_noise(s, number - 1, slL_push_tensor(L)));
+  return 1;
+}
+
+/* core.sampler_take(s, x, x0): ends the step */
+static int l_take(lua_State *L) {
+  sl_sampler *s = check(L, 1);
+  return slL_try(L, sl_sampler_take(s, slL_check_tensor(L, 2), slL_test_tensor(L, 3)));
+}
+
 static const luaL_Reg methods[] = {{"step", l_step}, {"steps", l_steps}, {"memory", l_memory}, {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__newindex", l_newindex}, {NULL, NULL}};
 
 void slL_open_sampler(lua_State *L) {
   slL_class_with_fields(L, SAMPLER, meta, methods, l_index);
   slL_core(L, "sampler", l_new);
+  slL_core(L, "sampler_predict", l_predict);
+  slL_core(L, "sampler_noise", l_noise);
+  slL_core(L, "sampler_take", l_take);
 }

@@ -167,6 +167,7 @@ static void set_text(lua_State *L, const char *key, const char *text) {
 
 /* core.machine(device): what a run's numbers may depend on. */
 static int l_machine(lua_State *L) {
+  lua_settop(L, 1);
   sl_context *ctx = slL_context(L);
   struct utsname u;
   lua_createtable(L, 0, 8);

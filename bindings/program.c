@@ -179,7 +179,7 @@ typedef struct options {
 static const char usage[] =
     "usage: sluice [-e CODE] [-i] [-l NAME] [-v] [FILE [ARGS]]   a prompt, or a Lua file as with lua5.4\n"
     "       sluice run FILE [ARGS]\n"
-    "       sluice train | sweep | sample | export | pack | inspect | bench | doctor …   each takes --help\n";
+    "       sluice COMMAND …   `sluice help` lists the commands: train, sample, runs, inspect …\n";
 
 static bool is_command(const char *word) {
   size_t n = strlen(word);

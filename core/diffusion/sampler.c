@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/random.h"
-#include "ops/kernels.h"
 #include "ops/ops.h"
 
 enum { PROGRAMS = 8 };
@@ -23,7 +21,8 @@ sl_status sl_sampler_find(const char *name, const sl_sampler_kind **out) {
 
 /* --- checks --- */
 
-static sl_status check_images(const char *what, const sl_sampler_options *o, const sl_tensor *t, bool one_allowed) {
+sl_status sl__sampler_check_images(const char *what, const sl_sampler_options *o, const sl_tensor *t,
+                                   bool one_allowed) {
   const sl_model_info *f = &o->model->info;
   const sl_shape *s = sl_tensor_shape(t);
   bool rows = s->rank == 4 && (s->dim[0] == o->n || (one_allowed && s->dim[0] == 1));
@@ -36,13 +35,13 @@ static sl_status check_images(const char *what, const sl_sampler_options *o, con
 
 static sl_status check_noise(const sl_sampler_options *o, int64_t steps) {
   const sl_shape *s = sl_tensor_shape(o->noise);
-  if (s->rank != 5) return check_images("noise", o, o->noise, false);
+  if (s->rank != 5) return sl__sampler_check_images("noise", o, o->noise, false);
   SL_REQUIRE(s->dim[0] == steps + 1, SHAPE,
              "sample: noise is %s, expected %lld along its first dimension: x_T, then one per step", sl_shape_text(s),
              (long long)steps + 1);
   sl_tensor *first = NULL;
   SL_TRY(sl_tensor_select(o->noise, 0, 0, &first));
-  sl_status status = check_images("noise[1]", o, first, false);
+  sl_status status = sl__sampler_check_images("noise[1]", o, first, false);
   sl_tensor_release(first);
   return status;
 }
@@ -85,7 +84,7 @@ static sl_status check_options(const sl_sampler_options *o) {
              (long long)o->start, (long long)d->steps);
   SL_REQUIRE((!o->mask && !o->start) || o->init, ARG, "sample: %s is given, so init (the known images) must be too",
              o->mask ? "mask" : "start");
-  if (o->init) SL_TRY(check_images("init", o, o->init, true));
+  if (o->init) SL_TRY(sl__sampler_check_images("init", o, o->init, true));
   if (o->noise) SL_TRY(check_noise(o, o->start ? o->start : d->steps));
   return check_labels(o);
 }
@@ -117,23 +116,22 @@ static sl_status make_labels(sl_sampler *s) {
   return bring(s, &s->labels);
 }
 
-/* The device is the exec's from here on. */
-static sl_status exec_of(sl_sampler *s, sl_exec *e) {
+sl_status sl__sampler_exec(sl_sampler *s, sl_exec *e) {
   *e = sl_exec_on(s->ctx, s->device);
   return s->device->use ? s->device->use(s->device) : SL_STATUS_OK;
 }
 
-static sl_status draw(sl_sampler *s, sl_stream stream, uint32_t number, sl_tensor *out) {
+sl_status sl__sampler_draw(sl_sampler *s, sl_stream stream, uint32_t number, sl_tensor *out) {
   sl_step step = {.seed = s->o.seed, .step = number, .first_sample = (uint32_t)s->o.first};
   sl_exec e;
   sl_view y = sl_tensor_view(out);
-  SL_TRY(exec_of(s, &e));
+  SL_TRY(sl__sampler_exec(s, &e));
   e.step = sl_tensor_data(s->step_block);
   SL_TRY(e.kernels->put(&e, sl_tensor_data(s->step_block), &step, sizeof step));
   return e.kernels->normal(&e, &y, (int)stream);
 }
 
-static sl_status given_noise(sl_sampler *s, int64_t which, sl_tensor *out) {
+sl_status sl__sampler_given_noise(sl_sampler *s, int64_t which, sl_tensor *out) {
   if (sl_tensor_shape(s->o.noise)->rank == 4) return sl_tensor_copy(out, s->o.noise);
   sl_tensor *part = NULL;
   SL_TRY(sl_tensor_select(s->o.noise, 0, which, &part));
@@ -189,7 +187,7 @@ static sl_status make_state(sl_sampler *s) {
     SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x[i]));
     SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->x0[i]));
   }
-  SL_TRY(sl_sampler_rows(s->o.kind, s->o.diffusion, s->steps, s->o.eta, &s->rows));
+  if (s->o.kind->row) SL_TRY(sl_sampler_rows(s->o.kind, s->o.diffusion, s->steps, s->o.eta, &s->rows));
   SL_TRY(sl_tensor_zeros(s->ctx, dev, SL_F32, &shape, &s->noise));
   if (s->o.mask) SL_TRY(sl_tensor_new(s->ctx, dev, SL_F32, &shape, &s->known_noise));
   SL_TRY(sl_tensor_new(s->ctx, dev, SL_I64, &SL_SHAPE(s->o.n), &s->t));
@@ -200,7 +198,7 @@ static sl_status make_state(sl_sampler *s) {
   SL_TRY(bring(s, &s->o.init));
   SL_TRY(bring(s, &s->o.mask));
   SL_TRY(make_labels(s));
-  SL_TRY(s->o.noise ? given_noise(s, 0, s->x[0]) : draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x[0]));
+  SL_TRY(s->o.noise ? sl__sampler_given_noise(s, 0, s->x[0]) : sl__sampler_draw(s, SL_STREAM_SAMPLE_INIT, 0, s->x[0]));
   if (s->o.start) SL_TRY(noise_init(s));
   SL_TRY(sl_eager_new(s->ctx, PROGRAMS, &s->programs));
   if (s->o.cfg != 1) SL_TRY(sl__conditioning_new(s, true, &s->conditioning[1]));
@@ -221,6 +219,7 @@ sl_status sl_sampler_new(const sl_sampler_options *o, sl_sampler **out) {
   if (!s->o.kind) s->o.kind = &sl_sampler_ddpm;
   sl_model_retain(o->model);
   sl_diffusion_retain(o->diffusion);
+  if (o->whole) sl_diffusion_retain(o->whole);
   s->o.params = retained(o->params);
   s->o.noise = retained(o->noise);
   s->o.init = retained(o->init);
@@ -241,170 +240,15 @@ void sl_sampler_free(sl_sampler *s) {
   for (int i = 0; i < 2; i++) sl__conditioning_free(s->conditioning[i]);
   sl_tensor *all[] = {s->labels,  s->x[0],   s->x[1],        s->x0[0], s->x0[1],      s->seen,
                       s->seen0,   s->noise,  s->known_noise, s->t,     s->step_block, s->o.params,
-                      s->o.noise, s->o.init, s->o.mask,      s->scale, s->rows};
+                      s->o.noise, s->o.init, s->o.mask,      s->scale, s->rows,       s->out};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sl_tensor_release(all[i]);
   sl_model_release(s->o.model);
   sl_diffusion_release(s->o.diffusion);
+  if (s->o.whole) sl_diffusion_release(s->o.whole);
   sl_free(s->ctx, s);
 }
 
-/* --- a step --- */
-
-typedef struct step_build {
-  sl_sampler *s;
-  bool guided, last;
-  sl_conditioning *conditioning; /* computed beforehand, or NULL */
-} step_build;
-
-sl_status sl__sampler_predict(sl_sampler *s, bool guided, sl_graph *g, sl_value *x, sl_value *t, sl_value *y,
-                              sl_value **out) {
-  sl_model *m = s->o.model;
-  sl_value *model_t = sl_diffusion_model_t(s->o.diffusion, t);
-  sl_builder b;
-  SL_TRY(sl_builder_init(&b, g, m->params, false));
-  sl_precision_use(s->o.precision, &b);
-  if (guided) {
-    sl_value *null = sl_expand(sl_scalar(g, (double)m->info.classes, SL_I64), &y->shape);
-    x = sl_cat(2, (sl_value *[]){x, x}, 0);
-    model_t = sl_cat(2, (sl_value *[]){model_t, model_t}, 0);
-    y = sl_cat(2, (sl_value *[]){y, null}, 0);
-  }
-  *out = sl_model_build(m, &b, x, model_t, y);
-  sl_builder_clear(&b);
-  return sl_graph_status(g);
-}
-
-/* The known part of an in-painting: init at the noise level of x_{t-1}, and itself after the last step. */
-static sl_value *keep_known(const step_build *b, sl_value *next, sl_value *t, sl_value *init, sl_value *mask,
-                            sl_value *noise) {
-  if (!t) return NULL;
-  sl_diffusion *d = b->s->o.diffusion;
-  sl_value *known = init;
-  if (!b->last)
-    known = sl_q_sample(d, sl_expand(init, &next->shape), sl_sub(t, sl_scalar(t->node->graph, 1, SL_I64)), noise);
-  return sl_add(sl_mul(mask, next), sl_mul(sl_add_scalar(sl_neg(mask), 1.0), known));
-}
-
-/* in: x, t, noise, scale, y (NULL without classes), then init, mask, known noise of an in-painting. */
-static sl_status build_step(void *user, sl_graph *g, int n_in, sl_value *const *in, int n_out, sl_value **out) {
-  const step_build *sb = user;
-  sl_sampler *s = sb->s;
-  (void)n_in, (void)n_out;
-  sl_diffusion *d = s->o.diffusion;
-  sl_value *x = in[0], *t = in[1], *o;
-  if (sb->conditioning) SL_TRY(sl__conditioning_tables(sb->conditioning, g));
-  SL_TRY(sl__sampler_predict(s, sb->guided, g, x, t, in[4], &o));
-  if (sb->conditioning) SL_TRY(sl__conditioning_use(sb->conditioning, g, x));
-  bool noisy = s->o.kind->needs_noise(s->o.eta);
-  bool learned = s->o.kind->own_variance && d->variance == SL_VARIANCE_LEARNED;
-  sl_value *rows = sl_gather(sl_table(g, "sampler_rows", s->rows), t);
-  out[0] = sl_sampler_update(o, x, rows, noisy ? in[2] : NULL, sb->guided ? in[3] : NULL, s->o.cfg_channels, learned,
-                             s->o.clip);
-  out[1] = sl_output(out[0], 1);
-  if (in[5] && out[0]) out[0] = keep_known(sb, out[0], t, in[5], in[6], in[7]);
-  return sl_graph_status(g);
-}
-
-static sl_status forecast_step(sl_sampler *s, bool guided, uint64_t *bytes, bool *shadowed) {
-  step_build b = {s, guided, false, NULL};
-  sl_shape row = SL_SHAPE(s->o.n);
-  sl_tensor *t[] = {s->x[0],   NULL,          s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL,
-                    s->o.mask, s->known_noise};
-  sl_value *in[8] = {0}, *out[2] = {NULL, NULL};
-  sl_graph *g = NULL;
-  uint64_t arena = 0;
-  bool reads_copy = false;
-  SL_TRY(sl_graph_new(s->ctx, &g));
-  sl_graph_set_device(g, s->device);
-  for (int i = 0; i < 8; i++) {
-    char name[16];
-    snprintf(name, sizeof name, "x%d", i);
-    if (i == 1) in[i] = sl_input(g, name, SL_I64, &row);
-    else if (t[i]) in[i] = sl_input(g, name, sl_tensor_dtype(t[i]), sl_tensor_shape(t[i]));
-  }
-  sl_status status = build_step(&b, g, 8, in, 2, out);
-  if (status == SL_STATUS_OK) {
-    sl_graph_output(g, "x", out[0]);
-    sl_graph_output(g, "x0", out[1]);
-    status = sl_graph_forecast(g, &arena, &reads_copy);
-  }
-  sl_graph_release(g);
-  *bytes += arena;
-  *shadowed |= reads_copy;
-  return status;
-}
-
-sl_status sl_sampler_forecast(sl_sampler *s, uint64_t *bytes) {
-  *bytes = 0;
-  bool shadowed = false, guided = s->o.cfg != 1, sometimes = guided && s->o.cfg_lo <= s->o.cfg_hi;
-  uint64_t sum = 2 * (uint64_t)sl_tensor_numel(s->x[0]) * sizeof(float); /* x and x0 to look at; the rest is there */
-  for (int i = 0; i < 2; i++) sum += sl__conditioning_bytes(s->conditioning[i]);
-  if (guided) SL_TRY(forecast_step(s, true, &sum, &shadowed));
-  if (!guided || sometimes) SL_TRY(forecast_step(s, false, &sum, &shadowed));
-  sl_tensor *params = s->o.params;
-  if (shadowed && !params) SL_TRY(sl_model_weights(s->o.model, &params));
-  if (shadowed && !sl_tensor_has_shadow(params))
-    sum += (uint64_t)sl_params_elements(s->o.model->params) * sizeof(uint16_t);
-  *bytes = sum;
-  return SL_STATUS_OK;
-}
-
-bool sl__sampler_guided(const sl_sampler *s, int64_t i) {
-  int64_t t = s->o.diffusion->schedule->timestep_map[i];
-  if (s->o.cfg == 1) return false;
-  return s->o.cfg_lo > s->o.cfg_hi || ((double)t >= s->o.cfg_lo && (double)t <= s->o.cfg_hi);
-}
-
-static int64_t index_of_next(const sl_sampler *s) { return s->steps - 1 - s->done; }
-
-static sl_status prepare_noise(sl_sampler *s, int64_t i) {
-  if (s->known_noise) SL_TRY(draw(s, SL_STREAM_NOISE, (uint32_t)i, s->known_noise));
-  if (!s->o.kind->needs_noise(s->o.eta)) return SL_STATUS_OK;
-  if (s->o.noise && sl_tensor_shape(s->o.noise)->rank == 5) return given_noise(s, 1 + s->done, s->noise);
-  return draw(s, SL_STREAM_SAMPLE_STEP, (uint32_t)i, s->noise);
-}
-
-static sl_status fill_t(sl_sampler *s, int64_t i) {
-  sl_exec e;
-  sl_view t = sl_tensor_view(s->t);
-  SL_TRY(exec_of(s, &e));
-  return e.kernels->fill(&e, &t, (double)i);
-}
-
-static void forget_seen(sl_sampler *s) {
-  sl_tensor_release(s->seen);
-  sl_tensor_release(s->seen0);
-  s->seen = s->seen0 = NULL;
-}
-
-static void swap(sl_tensor **pair) {
-  sl_tensor *t = pair[0];
-  pair[0] = pair[1];
-  pair[1] = t;
-}
-
-sl_status sl_sampler_step(sl_sampler *s, bool *done) {
-  *done = s->done >= s->steps;
-  if (*done) return SL_STATUS_OK;
-  int64_t i = index_of_next(s);
-  SL_TRY(prepare_noise(s, i));
-  if (s->seen) SL_TRY(sl_tensor_copy(s->x[0], s->seen)); /* it may have been written to */
-  SL_TRY(fill_t(s, i));
-  step_build b = {s, sl__sampler_guided(s, i), i == 0, NULL};
-  sl_run run = {.params = s->o.params, .outputs = (sl_tensor *[]){s->x[1], s->x0[1]}};
-  if (!run.params) SL_TRY(sl_model_weights(s->o.model, &run.params));
-  SL_TRY(sl__conditioning_at(s, run.params, i, &b.conditioning));
-  sl_tensor *in[] = {s->x[0],   s->t,          s->noise, s->scale, s->labels, s->o.mask ? s->o.init : NULL,
-                     s->o.mask, s->known_noise};
-  char key[32];
-  int n = snprintf(key, sizeof key, "%d%d%d", (int)b.guided, (int)(s->o.mask && b.last), b.conditioning ? 1 : 0);
-  SL_TRY(sl_eager_call(s->programs, key, (size_t)n, build_step, &b, 8, in, &run, 2, NULL));
-  swap(s->x);
-  swap(s->x0);
-  forget_seen(s);
-  s->done++;
-  return SL_STATUS_OK;
-}
+/* --- looking at it --- */
 
 int64_t sl_sampler_steps(const sl_sampler *s) { return s->steps; }
 int64_t sl_sampler_i(const sl_sampler *s) { return s->done; }
@@ -426,10 +270,10 @@ sl_status sl_sampler_x(sl_sampler *s, sl_tensor **out) { return show(s->x[0], &s
 
 sl_status sl_sampler_x0(sl_sampler *s, sl_tensor **out) {
   *out = NULL;
-  return s->done ? show(s->x0[0], &s->seen0, out) : SL_STATUS_OK;
+  return s->has_x0 ? show(s->x0[0], &s->seen0, out) : SL_STATUS_OK;
 }
 
 sl_status sl_sampler_set_x(sl_sampler *s, sl_tensor *x) {
-  SL_TRY(check_images("x", &s->o, x, false));
+  SL_TRY(sl__sampler_check_images("x", &s->o, x, false));
   return sl_tensor_copy(s->seen ? s->seen : s->x[0], x);
 }

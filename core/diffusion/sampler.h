@@ -18,6 +18,8 @@ typedef struct sl_sampler_kind {
   bool own_variance; /* the noise's is the network's, where that is learned */
 } sl_sampler_kind;
 extern const sl_sampler_kind sl_sampler_ddpm, sl_sampler_ddim;
+/* Not found by name: the caller takes the steps, between sl_sampler_predict and sl_sampler_take. Its row is NULL. */
+extern const sl_sampler_kind sl_sampler_own;
 SL_MUST_USE sl_status sl_sampler_find(const char *name, const sl_sampler_kind **out); /* ARG lists the names */
 /* The table that sl_sampler_update reads for steps from `steps` - 1 to 0: f64 [steps, SL_UPDATE_COLUMNS]; the caller
  * owns it. ARG: eta. */
@@ -28,6 +30,7 @@ typedef struct sl_sampler_options {
   sl_model *model;
   sl_tensor *params;           /* flat weights to sample with (an EMA); NULL: the model's own */
   sl_diffusion *diffusion;     /* respaced as wanted */
+  sl_diffusion *whole;         /* the same before that, so that own samplers may ask at every timestep; may be NULL */
   const sl_sampler_kind *kind; /* NULL: ddpm */
   int64_t n, first;            /* images first … first+n-1: image k's draws depend on (seed, k) alone */
   const int64_t *labels;       /* [n]; NULL: unconditional */
@@ -58,5 +61,19 @@ int64_t sl_sampler_i(const sl_sampler *s); /* steps done so far: 1 … steps aft
 int64_t sl_sampler_t(const sl_sampler *s); /* original timestep of the last step; of the first before it */
 /* Beside sl_sampler_x, x0 and set_x (sluice/sampling.h): before the first step x is the beginning and x0 NULL; asked
  * again before the next step they give the same tensor. */
+
+/* --- a caller's own sampler (sampler_own.c) --- */
+
+/* Where original timestep t is: *d is the diffusion or the whole one, *i an index into it. ARG: in neither. */
+SL_MUST_USE sl_status sl_sampler_find_t(const sl_sampler *s, int64_t t, sl_diffusion **d, int64_t *i);
+/* The network's output for x (f32 [n,C,H,W], anywhere) at original timestep t, guided as the options say: a new tensor
+ * [n, out channels, H, W], the caller's. The variance's channels are those with labels. The sampler's state stays. */
+SL_MUST_USE sl_status sl_sampler_predict(sl_sampler *s, sl_tensor *x, int64_t t, sl_tensor **out);
+/* Normal deviates for the step to be done, [n,C,H,W], the caller's: for number 0 what the built-in samplers add (given
+ * noise, if there is a row per step), for others more of the same kind, by (seed, image, step, number) alone. */
+SL_MUST_USE sl_status sl_sampler_noise(sl_sampler *s, int64_t number, sl_tensor **out);
+/* Makes x, f32 [n,C,H,W], what the step gave (an in-painting's known part is put in), and x0 (may be NULL) what it
+ * predicted. Both are copied. On failure the state is as before. ARG: no step is left. */
+SL_MUST_USE sl_status sl_sampler_take(sl_sampler *s, sl_tensor *x, sl_tensor *x0);
 
 #endif

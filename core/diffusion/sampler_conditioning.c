@@ -34,7 +34,7 @@ static sl_status build_model(sl_conditioning *c, sl_graph *g, int64_t steps, sl_
   int64_t images = steps * c->s->o.n;
   sl_value *x = sl_expand(sl_scalar(g, 0, SL_F32), &SL_SHAPE(images, f->in_channels, f->height, f->width)), *o;
   if (y) y = sl_reshape(sl_expand(y, &SL_SHAPE(steps, c->s->o.n)), 1, (int64_t[]){images});
-  SL_TRY(sl__sampler_predict(c->s, c->guided, g, x, t, y, &o));
+  SL_TRY(sl__sampler_predict(c->s, c->s->o.diffusion, c->guided, g, x, t, y, &o));
   return sl_graph_frontier(g, 1, &x, MOST_VALUES, found, n);
 }
 
@@ -157,9 +157,10 @@ static sl_status spread(sl_conditioning *c, int k, int64_t steps, sl_tensor *val
 
 /* The steps from i on that have this guidance, as many as fit. */
 static int64_t gather_steps(sl_conditioning *c, int64_t i) {
+  const int64_t *map = c->s->o.diffusion->schedule->timestep_map;
   int64_t n = 0;
   for (; i >= 0 && n < c->capacity; i--)
-    if (sl__sampler_guided(c->s, i) == c->guided) c->index[n++] = i;
+    if (sl__sampler_guided(c->s, map[i]) == c->guided) c->index[n++] = i;
   return n;
 }
 
@@ -187,7 +188,7 @@ static sl_status compute(sl_conditioning *c, sl_tensor *params, int64_t i) {
 }
 
 sl_status sl__conditioning_at(sl_sampler *s, sl_tensor *params, int64_t i, sl_conditioning **out) {
-  sl_conditioning *c = s->conditioning[sl__sampler_guided(s, i) ? 1 : 0];
+  sl_conditioning *c = s->conditioning[sl__sampler_guided(s, s->o.diffusion->schedule->timestep_map[i]) ? 1 : 0];
   *out = c;
   if (!c) return SL_STATUS_OK;
   int64_t at = 0;

@@ -1,46 +1,12 @@
 #include "io/png.h"
 
 #include <math.h>
-#include <png.h>
 #include <setjmp.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "io/png_job.h"
 
 enum { MAX_SIDE = 1000000, DEFLATE_RATIO = 1032 }; /* libpng's own limit; deflate's best */
-
-/* What libpng's callbacks see. libpng reports errors by longjmp, which never leaves this file. */
-typedef struct job {
-  sl_context *ctx;
-  const char *path;
-  sl_status status; /* of the first failure */
-  sl_status blame;  /* for errors that libpng finds: FORMAT when reading, IO when writing */
-  sl_file_writer *w;
-  sl_file_map map;
-  size_t at;
-} job;
-
-static void on_error(png_structp png, png_const_charp text) {
-  job *j = png_get_error_ptr(png);
-  if (j->status == SL_STATUS_OK) {
-    j->status = sl_fail(j->blame, "%s: %s: %s", j->path, j->w ? "cannot write the PNG" : "broken PNG", text);
-  }
-  png_longjmp(png, 1);
-}
-
-static void on_warning(png_structp png, png_const_charp text) {
-  (void)png;
-  (void)text;
-}
-
-static void *on_alloc(png_structp png, png_alloc_size_t size) {
-  job *j = png_get_mem_ptr(png);
-  void *p = sl_alloc(j->ctx, size);
-  if (!p && j->status == SL_STATUS_OK) j->status = SL_STATUS_OOM;
-  return p;
-}
-
-static void on_free(png_structp png, void *p) { sl_free(((job *)png_get_mem_ptr(png))->ctx, p); }
 
 /* --- writing --- */
 
@@ -79,7 +45,7 @@ static sl_status check_options(const sl_png_options *o) {
   SL_REQUIRE(o->pad <= 1024, ARG, "save_png: pad is %d, expected at most 1024", o->pad);
   SL_REQUIRE(o->quant == SL_PNG_DIT || o->quant == SL_PNG_ADM, ARG, "save_png: quant is %d, expected dit or adm",
              (int)o->quant);
-  return SL_STATUS_OK;
+  return sl__png_check_text(o->n_text, o->text);
 }
 
 static sl_status plan_layout(const sl_tensor *images, const sl_png_options *o, layout *l) {
@@ -143,15 +109,17 @@ static void draw_line(const layout *l, const sl_tensor *images, sl_png_quant qua
 }
 
 static void on_write(png_structp png, png_bytep data, size_t size) {
-  job *j = png_get_io_ptr(png);
+  sl_png_job *j = png_get_io_ptr(png);
   j->status = sl_file_write(j->w, data, size);
   if (j->status != SL_STATUS_OK) png_error(png, "write");
 }
 
 static void on_flush(png_structp png) { (void)png; }
 
-static sl_status encode(job *j, const layout *l, const sl_tensor *images, sl_png_quant quant, uint8_t *line) {
-  png_structp png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, j, on_error, on_warning, j, on_alloc, on_free);
+static sl_status encode(sl_png_job *j, const layout *l, const sl_tensor *images, const sl_png_options *o,
+                        uint8_t *line) {
+  png_structp png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, j, sl__png_error, sl__png_warning, j,
+                                              sl__png_alloc, sl__png_free);
   png_infop info = png ? png_create_info_struct(png) : NULL;
   if (!info) {
     png_destroy_write_struct(&png, NULL);
@@ -162,9 +130,10 @@ static sl_status encode(job *j, const layout *l, const sl_tensor *images, sl_png
     png_set_IHDR(png, info, (png_uint_32)l->out_width, (png_uint_32)l->out_height, 8,
                  l->channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    sl__png_put_text(png, info, o->n_text, o->text);
     png_write_info(png, info);
     for (int64_t y = 0; y < l->out_height; y++) {
-      draw_line(l, images, quant, y, line);
+      draw_line(l, images, o->quant, y, line);
       png_write_row(png, line);
     }
     png_write_end(png, info);
@@ -174,13 +143,13 @@ static sl_status encode(job *j, const layout *l, const sl_tensor *images, sl_png
   return j->status;
 }
 
-static sl_status write_grid(const char *path, const layout *l, const sl_tensor *images, sl_png_quant quant) {
-  job j = {.ctx = sl_tensor_context(images), .path = path, .blame = SL_STATUS_IO};
+static sl_status write_grid(const char *path, const layout *l, const sl_tensor *images, const sl_png_options *o) {
+  sl_png_job j = {.ctx = sl_tensor_context(images), .path = path, .blame = SL_STATUS_IO};
   uint8_t *line = sl_alloc(j.ctx, (size_t)(l->out_width * l->channels));
   if (!line) return SL_STATUS_OOM;
   sl_status status = sl_file_writer_open(j.ctx, path, &j.w);
   if (status == SL_STATUS_OK) {
-    status = encode(&j, l, images, quant, line);
+    status = encode(&j, l, images, o, line);
     if (status == SL_STATUS_OK) status = sl_file_commit(j.w);
     else sl_file_abort(j.w);
   }
@@ -202,7 +171,7 @@ sl_status sl_png_write_as(const char *path, const sl_tensor *images, const sl_pn
   layout l;
   sl_tensor *pixels;
   SL_TRY(prepare(images, options, &o, &l, &pixels));
-  sl_status status = write_grid(path, &l, pixels, o.quant);
+  sl_status status = write_grid(path, &l, pixels, &o);
   sl_tensor_release(pixels);
   return status;
 }
@@ -227,16 +196,9 @@ sl_status sl_image_grid(const sl_tensor *images, const sl_png_options *options, 
 
 /* --- reading --- */
 
-static void on_read(png_structp png, png_bytep to, size_t size) {
-  job *j = png_get_io_ptr(png);
-  if (size > j->map.size - j->at) png_error(png, "the file ends too early");
-  memcpy(to, j->map.data + j->at, size);
-  j->at += size;
-}
-
 /* Sets what libpng converts, and makes the tensor. */
-static void begin_read(png_structp png, png_infop info, job *j, sl_tensor **out) {
-  png_set_read_fn(png, j, on_read);
+static void begin_read(png_structp png, png_infop info, sl_png_job *j, sl_tensor **out) {
+  png_set_read_fn(png, j, sl__png_on_read);
   png_set_user_limits(png, MAX_SIDE, MAX_SIDE);
   png_read_info(png, info);
   png_set_scale_16(png);
@@ -251,8 +213,9 @@ static void begin_read(png_structp png, png_infop info, job *j, sl_tensor **out)
   if (j->status != SL_STATUS_OK) png_error(png, "tensor");
 }
 
-static sl_status decode(job *j, sl_tensor **out) {
-  png_structp png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, j, on_error, on_warning, j, on_alloc, on_free);
+static sl_status decode(sl_png_job *j, sl_tensor **out) {
+  png_structp png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, j, sl__png_error, sl__png_warning, j, sl__png_alloc,
+                                             sl__png_free);
   png_infop info = png ? png_create_info_struct(png) : NULL;
   if (!info) {
     png_destroy_read_struct(&png, NULL, NULL);
@@ -275,7 +238,7 @@ static sl_status decode(job *j, sl_tensor **out) {
 
 sl_status sl_png_read(sl_context *ctx, const char *path, sl_tensor **out) {
   *out = NULL;
-  job j = {.ctx = ctx, .path = path, .blame = SL_STATUS_FORMAT};
+  sl_png_job j = {.ctx = ctx, .path = path, .blame = SL_STATUS_FORMAT};
   SL_TRY(sl_file_map_open(path, &j.map));
   sl_tensor *t = NULL;
   sl_status status;

@@ -16,11 +16,20 @@ typedef enum sl_png_quant { /* how [-1, 1] becomes 0 … 255 */
                                         */
 } sl_png_quant;
 
+/* A text chunk: tEXt, or iTXt if the value is not ASCII. The key is 1 … 79 printable ASCII characters without spaces at
+ * its ends or two in a row; the value is UTF-8 of at most 4 MiB. "Description", "Software" and others are the format's
+ * own keys. */
+typedef struct sl_png_text {
+  const char *key, *value;
+} sl_png_text;
+
 typedef struct sl_png_options { /* all 0: the defaults */
   int columns;                  /* pictures per row; 0: ceil(sqrt(N)) */
   sl_png_quant quant;           /* of float tensors */
   int pad;                      /* black pixels around each picture of a grid; 0: 2, as torchvision; negative: none */
   int scale;                    /* each pixel becomes scale x scale; 0: 1 */
+  int n_text;                   /* chunks, in this order */
+  const sl_png_text *text;
 } sl_png_options;
 
 /* Float images [N,C,H,W] or [C,H,W] in [-1, 1], or u8 images [N,H,W,C] or [H,W,C]; C is 1 or 3. N > 1 makes a grid

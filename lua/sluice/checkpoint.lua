@@ -40,7 +40,7 @@ function checkpoint.save(path, s, dtype)
     data_position = tostring(step * (s.batch or 0)), seed = tostring(s.seed or 0), seconds = tostring(s.seconds or 0),
     architecture = json.encode(s.model:describe()), diffusion = json.encode(process),
     sample = json.encode(s.sample or {}), recipe = s.recipe or "", parameters = json.encode(s.parameters or {}),
-    settings = json.encode(s.settings or {}),
+    settings = json.encode(s.settings or {}), name = s.name,
   }
   checkpoint.write(path, tensors, meta)
 end
@@ -95,13 +95,62 @@ function checkpoint.sample_options(of, settings, o)
   end
   if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(of.ema, all.ema) end
   all.columns = nil
+  if o and o.labels ~= nil and o.n == nil and (type(o.labels) == "table" or sluice.is_tensor(o.labels)) then all.n = nil end
   return all
 end
 
+-- The name of the weights `ema` among those of a checkpoint: a decay, or none; nil for others.
+local function ema_name(list, ema)
+  if ema == nil then return "none" end
+  for _, e in ipairs(list) do
+    if rawequal(e.weights, ema) then return decay_text(e.decay) end
+  end
+end
+
+-- What sluice.sample's third result tells of where images come from. options: those of checkpoint.sample_options. of.checkpoint:
+-- { path, digest, step, dtype, recipe }, or nil if what `of` holds is in no file.
+function checkpoint.origin(of, options, more)
+  local origin = { checkpoint = of.checkpoint, ema = ema_name(of.ema, options.ema) }
+  if not of.checkpoint then
+    origin.obstacle = "the weights were in no checkpoint then"
+  elseif options.model ~= of.model or options.diffusion ~= of.diffusion then
+    origin.obstacle = "model or diffusion were the calling program's, not the checkpoint's"
+  elseif not origin.ema then
+    origin.obstacle = "the weights were given by the calling program"
+  end
+  for k, v in pairs(more or {}) do origin[k] = v end
+  return origin
+end
+
 -- Samples with stored settings; o overrides. ema, in either: a decay, "none", or weights; else the first EMA. of: what has model,
--- diffusion and ema { {decay, weights} … }.
-function checkpoint.sample(of, settings, o)
-  return require("sluice.sample").run(checkpoint.sample_options(of, settings, o))
+-- diffusion and ema { {decay, weights} … }, and checkpoint (see origin).
+function checkpoint.sample(of, settings, o, more)
+  local options = checkpoint.sample_options(of, settings, o)
+  return require("sluice.sample").run(options, checkpoint.origin(of, options, more))
+end
+
+-- What a checkpoint's file says of itself in its header, and the dtype of its weights; the rest is not read.
+function checkpoint.header(path)
+  local f <close>, message = io.open(path, "rb")
+  if not f then error(message, 0) end
+  local size = f:read(8)
+  local text = size and #size == 8 and f:read(math.min((string.unpack("<I8", size)), 1 << 28))
+  local ok, header = pcall(json.decode, text or "")
+  if not ok or type(header) ~= "table" then return {} end
+  local meta, dtype = header.__metadata__ or {}, nil
+  for name, t in pairs(header) do
+    if name:match "^model%." and type(t) == "table" then dtype = dtype or tostring(t.dtype):lower() end
+  end
+  return meta, dtype
+end
+
+local function describe(path, meta, dtype)
+  return { path = path, digest = meta.digest, step = math.tointeger(tonumber(meta.step)) or 0, dtype = dtype, recipe = meta.name }
+end
+
+-- of.checkpoint for a file that was just written.
+function checkpoint.describe(path)
+  return describe(path, checkpoint.header(path))
 end
 
 --- loaded:sample(options?) -> images, labels?
@@ -160,6 +209,8 @@ function checkpoint.load(path, options)
   local ok, loaded = pcall(core.load_checkpoint, path, recipe and function(meta) return model_of_recipe(recipe, meta) end)
   if not ok then error("sluice.load: " .. tostring(loaded):gsub("^[^\n]-:%d+: ", ""), 2) end
   setmetatable(loaded.sample, Settings)
+  local _, _, dtype = pcall(checkpoint.header, loaded.path) -- the file may be gone by now, if its run goes on
+  loaded.checkpoint = describe(loaded.path, loaded.meta, dtype)
   return loaded
 end
 
@@ -211,7 +262,7 @@ function checkpoint.export(path, loaded, o)
   checkpoint.save(path, {
     model = loaded.model, diffusion = loaded.diffusion, weights = weights, sample = sample, step = loaded.step,
     recipe = loaded.meta.recipe, parameters = json.decode(loaded.meta.parameters), settings = json.decode(loaded.meta.settings or "{}"),
-    seed = tonumber(loaded.meta.seed) or 0,
+    seed = tonumber(loaded.meta.seed) or 0, name = loaded.meta.name,
   }, o and o.dtype or "f32")
 end
 

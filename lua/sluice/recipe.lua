@@ -1,5 +1,6 @@
 -- Recipes: defaults that --set changes, and a function of them that describes a run.
 local fields = require "sluice.fields"
+local sample_fields = require "sluice.sample_fields"
 
 --- sluice.Recipe
 --- A recipe: its defaults, and a function of them that describes a run.
@@ -82,11 +83,9 @@ local PARTS = {
     "steps", "batch", "micro_batch", "precision", "residual", "seed", "flip", "t_sampler", "recompute", "holdout", "every", "keep",
     "loader",
   },
-  sample = {
-    "n", "labels", "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "batch", "columns", "ema",
-    "precision",
-  },
+  sample = sample_fields.names "recipe",
 }
+table.insert(PARTS.sample, "columns") -- of the previews
 
 local TRAIN_PARTS = { every = { "metric", "checkpoint", "sample", "holdout" }, keep = { "last", "every" } }
 

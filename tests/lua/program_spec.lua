@@ -188,3 +188,180 @@ describe("the commands", function()
     assert(io.open(out .. "/checkpoints/step-0000300.safetensors", "rb")):close()
   end)
 end)
+
+-- Pictures that say how they were made, and what scripts read.
+describe("the commands beside training", function()
+  local sluice = require "sluice"
+  local dir = os.tmpname()
+  os.remove(dir)
+
+  local function at(command, ...)
+    return run((command:gsub("%$", dir):format(...)))
+  end
+
+  local function works(command)
+    local text, code = at(command)
+    assert(code == 0, text)
+    return text
+  end
+
+  local function refused(command, ...)
+    local text, code = at(command)
+    assert.equal(1, code)
+    for _, want in ipairs { ... } do assert.truthy(text:find(want, 1, true), text) end
+    assert.falsy(text:find("[sluice.", 1, true) or text:find("stack traceback", 1, true), text)
+  end
+
+  local function bytes(name)
+    local file <close> = assert(io.open(dir .. "/" .. name, "rb"))
+    return file:read "a"
+  end
+
+  local sample = "sample models/digits.safetensors --threads 1 --steps 2 "
+
+  setup(function() os.execute("mkdir " .. dir) end)
+  teardown(function() os.execute("rm -r " .. dir) end)
+
+  it("make a picture again, bit for bit, with what options change", function()
+    works(sample .. "-n 3 --labels 3,1,4 --cfg 2 --sampler ddpm -o $/a.png")
+    works "sample --again $/a.png --threads 1 -o $/b.png"
+    assert.equal(bytes "a.png", bytes "b.png")
+    works "sample --again $/a.png --threads 1 --seed 5 -o $/b.png"
+    assert.are_not.equal(bytes "a.png", bytes "b.png")
+    works(sample .. "-n 2 --keep 2 -o $/k.npz")
+    works "sample --again $/k.npz --threads 1 -o $/l.npz"
+    assert.equal(bytes "k.npz", bytes "l.npz")
+    local file = sluice.io.load(dir .. "/k.npz")
+    assert.same({ 2, 2, 28, 28, 1 }, file.kept:shape())
+    works "sample --again $/k.npz --threads 1 -o $/k.png"
+    assert.same({ 3, 62, 62 }, sluice.load_image(dir .. "/k.png"):shape()) -- two rows of what was kept
+  end)
+
+  it("make an in-painting again from its files, unless they changed", function()
+    sluice.save_png(dir .. "/init.png", sluice.randn({ 1, 28, 28 }, { seed = 1 }))
+    sluice.io.save(dir .. "/mask.npz", { m = sluice.cat(sluice.zeros { 1, 1, 14, 28 }, sluice.ones { 1, 1, 14, 28 }, 3) })
+    works(sample .. "-n 2 --seed 1 --init $/init.png --mask $/mask.npz -o $/p.png")
+    works "sample --again $/p.png --threads 1 -o $/q.png"
+    assert.equal(bytes "p.png", bytes "q.png")
+    sluice.save_png(dir .. "/init.png", sluice.randn({ 1, 28, 28 }, { seed = 2 }))
+    refused("sample --again $/p.png -o $/q.png", "init was " .. dir .. "/init.png, which holds something else now", "--init")
+    os.remove(dir .. "/init.png")
+    refused("sample --again $/p.png -o $/q.png", "which is not here; if it is elsewhere now: --init FILE")
+  end)
+
+  it("take another checkpoint for a picture only if it is named", function()
+    os.execute(("cp models/digits.safetensors %s/here.safetensors"):format(dir))
+    works "sample $/here.safetensors --threads 1 --steps 2 -n 1 -o $/h.png"
+    works "sample models/digits.safetensors --again $/h.png --threads 1 -o $/i.png"
+    assert.equal(0, (sluice.load_image(dir .. "/h.png") - sluice.load_image(dir .. "/i.png")):abs():max():item())
+    works "export models/digits.safetensors $/here.safetensors"
+    refused("sample --again $/h.png -o $/i.png", "is not the checkpoint that made", "to use it nevertheless")
+    local text = works "sample $/here.safetensors --again $/h.png --threads 1 -o $/i.png"
+    assert.truthy(text:find("warning: ", 1, true), text)
+    os.remove(dir .. "/here.safetensors")
+    refused("sample --again $/h.png -o $/i.png", "here.safetensors (step 50000, xxh3:", "which is not here",
+      "sluice sample CHECKPOINT --again")
+    refused("sample --again docs/emoji-adm.png", "does not say how it was made")
+    refused("sample --again README.md", "is no PNG")
+    refused("sample", "which run or checkpoint?")
+  end)
+
+  it("hold against texts that are no records", function()
+    local image = sluice.zeros { 1, 4, 4 }
+    for _, text in ipairs { "", "{", "3", "[]", '{"format":"sluice-picture-1","sample":{}}',
+      '{"format":"sluice-picture-1","version":"9","taken":1,"sample":{"n":1,"cfg":1,"eta":0,"seed":1,"sampler":"ddim"},"checkpoint":3}' } do
+      sluice.save_png(dir .. "/t.png", image, { text = { sluice = text } })
+      refused("sample --again $/t.png", "t.png: its text sluice is damaged")
+      works "inspect $/t.png"
+      works "inspect $/t.png --json"
+    end
+  end)
+
+  it("inspect what they wrote", function()
+    works(sample .. "-n 1 -o $/a.png")
+    works(sample .. "-n 1 -o $/a.npz")
+    for _, name in ipairs { "a.png", "a.npz" } do
+      local text = works("inspect $/" .. name)
+      assert.truthy(text:find("1 image, balanced classes; sampler ddim, 2 steps", 1, true), text)
+      assert.truthy(text:find("sluice sample --again", 1, true), text)
+    end
+  end)
+
+  it("tell scripts their results as JSON", function()
+    local function json(command) return sluice.json.decode((works(command))) end
+    local told = json(sample .. "-n 2 --seed 3 -o $/j.png --json")
+    assert.same({ dir .. "/j.png", 2, 3, { 0, 1 } }, { told.output, told.images, told.seed, told.labels })
+    assert.equal("png", json("inspect $/j.png --json").kind)
+    assert.equal(told.checkpoint.digest, json("inspect $/j.png --json").sluice.checkpoint.digest)
+    assert.equal("pack", json("inspect data/digits/digits.pack --json").kind)
+    assert.equal("xxh3", json("export models/digits.safetensors $/e.safetensors --json").digest:match "^%w+")
+    assert.equal("cpu", json("doctor --json").devices[1])
+    assert.equal("tensors", json("inspect $/e.safetensors --json").kind)
+    local trained = json("train recipes/quickstart.lua --set steps=2 --set hidden=32 --set depth=1 --out $/runs/one --json --quiet")
+    assert.equal(2, trained.steps)
+    local runs = json "runs $/runs --json"
+    assert.same({ "one", 2, 2, "done" }, { runs[1].name, runs[1].steps, runs[1].of, runs[1].state })
+    assert.truthy(works("runs $/runs"):find("one +2/2 +%d"))
+    local preview = sluice.json.decode(sluice.png_text(dir .. "/runs/one/samples/step-0000002.png").sluice)
+    assert.equal(2, preview.checkpoint.step)
+    assert.equal(nil, preview.again)
+    works("sample --again $/runs/one/samples/step-0000002.png -o $/same.png")
+    assert.equal(bytes "runs/one/samples/step-0000002.png", bytes "same.png")
+  end)
+
+  it("answer what they do not know with the nearest that they do", function()
+    refused("smaple x", "there is no command smaple, did you mean sample?")
+    refused("sample --stpes 3", "unknown option --stpes, did you mean --steps?")
+    refused("sample x --sampler dpm", "--sampler dpm: did you mean ddpm?")
+    refused("export a b --dtype f64", "--dtype f64: ")
+    refused("sample x --clip maybe", "maybe: expected true or false")
+    refused("help smaple", "did you mean sample?")
+    refused("runs /nowhere", "there is no folder /nowhere")
+    refused("completion tcsh", "tcsh")
+  end)
+
+  it("print completion and manual, the same each time", function()
+    for _, command in ipairs { "completion bash", "completion zsh", "completion fish", "man", "help", "help sample" } do
+      local text = works(command)
+      assert.equal(text, works(command))
+      assert.truthy(text:find("sample", 1, true))
+    end
+    assert.truthy(works("man"):find("\\-\\-cfg_interval LO,HI", 1, true))
+    assert.equal(0, select(2, run "completion bash | bash -n"))
+  end)
+
+  it("say when standard output is full", function()
+    for _, command in ipairs { "man", "inspect models/digits.safetensors --json" } do
+      local pipe = assert(io.popen(("{ %s %s > /dev/full; } 2>&1"):format(program, command)))
+      local text = pipe:read "a"
+      assert.equal(1, select(3, pipe:close()))
+      assert.truthy(text:find("^sluice: standard output: "), text)
+    end
+  end)
+
+  it("end with 130 when interrupted", function()
+    local text, code = run("sample models/digits.safetensors -n 200 --steps 1000 --quiet -o " .. dir
+      .. "/never.png 2>&1 & pid=$!; sleep 0.7; kill -INT $pid; wait $pid")
+    assert.equal(130, code, text)
+    assert.equal("sluice: interrupted\n", text)
+    assert.falsy(io.open(dir .. "/never.png"))
+  end)
+
+  it("a sampler that is interrupted goes on from its last whole step", function()
+    local name = script [[
+      local loaded = sluice.load "models/digits.safetensors"
+      local o = { model = loaded.model, diffusion = loaded.diffusion, n = 4, labels = 3, steps = 300, seed = 1 }
+      local sampler = sluice.sampler(o)
+      local fine = pcall(function() -- the core stops, and Lua a moment later
+        pcall(function() for _ in sampler:steps() do end end)
+        for _ = 1, 1e5 do end
+      end)
+      io.stderr:write(tostring(fine), " ", sampler.i, "\n")
+      for _ in sampler:steps() do end
+      print((sampler.x - (sluice.sample(o))):abs():max():item())
+    ]]
+    local text = run("run " .. name .. " 2>&1 & pid=$!; sleep 0.5; kill -INT $pid; wait $pid")
+    assert.truthy(text:find "^%a+ %d+\n0.0\n", text)
+    os.remove(name)
+  end)
+end)

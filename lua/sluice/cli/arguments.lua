@@ -148,6 +148,11 @@ function arguments.machine_options(p)
   p:option("--memory", "the most to take, as 500M or 24G"):argname("BYTES")
 end
 
+-- Where a checkpoint's blocks are written in Lua: no file is run unless it is named.
+function arguments.recipe_option(p)
+  p:option("--recipe", "the Lua file whose recipe makes the model, where its blocks are written in Lua"):argname("FILE")
+end
+
 function arguments.use_machine(o)
   if o.threads then sluice.set_threads(o.threads) end
   if o.memory then core.set_memory(o.memory) end

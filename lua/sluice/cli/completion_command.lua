@@ -1,0 +1,20 @@
+-- sluice completion SHELL
+local arguments = require "sluice.cli.arguments"
+
+local SHELLS = { "bash", "zsh", "fish" }
+
+return {
+  summary = "Prints what makes a shell complete sluice's commands and options.",
+  declare = function(p)
+    local shell = p:argument("shell", "bash, zsh or fish")
+    arguments.choice(shell, SHELLS)
+  end,
+  run = function(o)
+    local whole = require("sluice.cli").whole()
+    arguments.say("%s", (whole["get_" .. o.shell .. "_complete"](whole):gsub("\n$", "")))
+  end,
+  examples = {
+    "source <(sluice completion bash)", "sluice completion zsh > ~/.zfunc/_sluice",
+    "sluice completion fish > ~/.config/fish/completions/sluice.fish",
+  },
+}

@@ -1,0 +1,40 @@
+-- sluice pack
+local arguments = require "sluice.cli.arguments"
+local core = require "sluice.core"
+local sluice = require "sluice"
+
+local function declare(p)
+  p:argument("source", "a folder (a subfolder per class, or an index.tsv with the columns file, class, caption), or an .npz")
+  p:argument("output", "the pack")
+  p:option("--size", "images become N x N: guided-diffusion's center_crop_arr"):argname("N"):convert(arguments.integer)
+  p:option("--channels", "3, or 1 for grey"):argname("N"):convert(arguments.integer)
+  p:option("--index", "a table of the images in place of index.tsv"):argname("FILE")
+  arguments.choice(p:option("--on_bad", "images that cannot be read: refuse (the default) or skip them, naming each"), { "refuse", "skip" })
+  p:option("--level", "of zstd, 1 to 19 (19)"):argname("N"):convert(arguments.integer)
+  p:option("--note", "source and licence, kept in the pack"):argname("TEXT")
+  p:flag("--quiet", "no progress line")
+  arguments.json_flag(p)
+end
+
+local function source_of(path, o)
+  if path:match("%.np[zy]$") or path:match("%.safetensors$") then return sluice.data.npz(path) end
+  if path:match("%.pack$") then return sluice.data.pack(path, { on_bad = o.on_bad }) end
+  return sluice.data.folder(path, { size = o.size, channels = o.channels, index = o.index, on_bad = o.on_bad })
+end
+
+local function run(o)
+  local d = source_of(o.source, o)
+  local line = require("sluice.progress").new { total = #d, now = core.clock, tty = core.isatty(), quiet = o.quiet }
+  d:pack(o.output, { level = o.level, note = o.note, progress = function(done) line:update(done) end })
+  line:finish()
+  if o.json then
+    return arguments.say_json { output = o.output, images = #d, shape = d:shape(), classes = d:classes(), digest = d:digest() }
+  end
+  arguments.say("%s: %d images %s%s", o.output, #d, table.concat(d:shape(), "x"),
+    d:classes() > 0 and (", %d classes"):format(d:classes()) or "")
+end
+
+return {
+  summary = "Packs a folder of PNG and JPEG files, or an .npz, into one file for sluice.data.pack.", declare = declare, run = run,
+  examples = { "sluice pack photos photos.pack --size 64 --on_bad skip --note 'mine, CC0'" },
+}
