@@ -14,8 +14,10 @@ Images being drawn, a step at a time; what sluice.sampler makes. `sampler.x` may
 @field i integer  steps done
 @field n integer  steps in all
 @field t integer  original timestep of the last step; of the first one before it
-@field x sluice.Tensor  f32 [n,C,H,W], the images as they are: a copy
-@field x0? sluice.Tensor  what the network's last prediction says of the finished images; nil before the first step
+@field x sluice.Tensor  f32 [n,C,H,W], the images as they are: a copy, which may be assigned; the next step goes on from
+  it
+@field x0? sluice.Tensor  what the network's last prediction says of the finished images; nil before the first step, and
+  after one of an own sampler that asked for no prediction
 @setup
 local model = sluice.dit { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 1, heads = 2 }:init(0)
 local sampler = sluice.sampler { model = model, diffusion = sluice.diffusion {}, n = 2, labels = 1, steps = 5,
@@ -148,17 +150,6 @@ static int push_image(lua_State *L, sl_sampler *s, sl_status (*get)(sl_sampler *
   return 1;
 }
 
-/*** sampler.x: sluice.Tensor
-The images as the last step left them, or as they were begun: a copy, which may be written to or assigned: the next step
-goes on from it. */
-/*** sampler.x0: sluice.Tensor?
-What the last step predicted; nil before the first, and after one of an own sampler that asked for no prediction. */
-/*** sampler.i: integer
-Steps done so far. */
-/*** sampler.t: integer
-The original timestep of the last step; of the first before it. */
-/*** sampler.n: integer
-Steps in all. */
 static int l_index(lua_State *L) {
   sl_sampler *s = check(L, 1);
   const char *k = luaL_checkstring(L, 2);

@@ -6,6 +6,15 @@ local json = sluice.json
 
 local FORMAT = "sluice-picture-1"
 
+--- sluice.Made
+--- How images were made: the third result of sluice.sample.
+---@field seed integer  that they were drawn with
+---@field kept? table  with keep: `x0` (or `x`), [m,n,C,H,W]; `steps` and `t`, lists of m
+---@field record table  every setting that their bits depend on, as made:text() writes it
+---@setup
+---local loaded = sluice.load "models/digits.safetensors"
+---local images, labels, made = loaded:sample { n = 2, sampler = "ddim", steps = 2, seed = 5 }
+---@example print(made.seed)  --> 5
 local Made = { __name = "sluice.Made" }
 Made.__index = Made
 

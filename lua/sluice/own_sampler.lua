@@ -44,7 +44,6 @@ local METHODS = {}
 --- draw, 2, 3 … are more of them for samplers that add noise more than once.
 ---@param number? integer  1
 ---@return sluice.Tensor
----@example return s.mean + (s.log_variance / 2):exp() * s:noise()
 function METHODS.noise(s, number)
   return core.sampler_noise(inner_of(s).sampler, number)
 end
@@ -56,7 +55,13 @@ end
 ---@return sluice.Tensor x0
 ---@return sluice.Tensor eps
 ---@return sluice.Tensor out
----@example local x0, eps = s:predict(x, s.t_next)
+---@example
+---local loaded = sluice.load "models/digits.safetensors"
+---local function twice(s) -- DDIM's step, with the prediction where it ends
+---  local x = s.x0 * s.alpha_cumprod_prev ^ 0.5 + s.eps * (1 - s.alpha_cumprod_prev) ^ 0.5
+---  return s.t_next and s:predict(x, s.t_next) * s.alpha_cumprod_prev ^ 0.5 + s.eps * (1 - s.alpha_cumprod_prev) ^ 0.5 or x
+---end
+---print(loaded:sample({ n = 1, sampler = twice, steps = 3, seed = 1 }):shape()[3])  --> 28
 function METHODS.predict(s, x, t)
   local inner = inner_of(s)
   local out, index, of_whole = core.sampler_predict(inner.sampler, x, t)
@@ -64,54 +69,32 @@ function METHODS.predict(s, x, t)
   return p.pred_xstart, p.eps, out
 end
 
---- step.x: sluice.Tensor
---- The images now, [n,C,H,W]: a copy.
-
---- step.x0: sluice.Tensor
---- The image that the network predicts at x, in [-1, 1] with clip. The network runs when one of x0, eps, out, mean and variance is first
---- asked for.
-
---- step.eps: sluice.Tensor
---- The noise that x and x0 imply.
-
---- step.out: sluice.Tensor
---- The network's own output, guided, with the variance's channels where that is learned.
-
---- step.mean: sluice.Tensor
---- Of the ancestral step (the mean of q(x_{t-1} | x_t, x0)).
-
---- step.variance: sluice.Tensor
---- Of the ancestral step, as the network learned it or as the diffusion fixes it.
-
---- step.log_variance: sluice.Tensor
---- The logarithm of variance.
-
---- step.t: integer
---- The original timestep of x.
-
---- step.t_next: integer?
---- The original timestep of what is returned; nil at the last step.
-
---- step.i: integer
---- The number of this step, 1 … n.
-
---- step.n: integer
---- How many steps there are.
-
---- step.alpha_cumprod: number
---- The share of the image in x, squared: x = sqrt(alpha_cumprod) x0 + sqrt(1 - alpha_cumprod) eps.
-
---- step.alpha_cumprod_prev: number
---- The same of what is returned; 1 at the last step.
-
---- step.beta: number
---- 1 - alpha_cumprod / alpha_cumprod_prev.
-
---- step.eta: number
---- The option eta, for samplers that have a use for it.
-
---- step.state: table
---- Kept from step to step, for each batch; what a step that failed had put there is dropped.
+--- sluice.Step
+--- What a sampler written in Lua gets at each step; it returns the next images. The network runs when one of x0, eps, out, mean and
+--- variance is first asked for, and once. It serves inside that call only.
+---@field x sluice.Tensor  the images now, [n,C,H,W]: a copy
+---@field x0 sluice.Tensor  the image that the network predicts at x, in [-1, 1] with clip
+---@field eps sluice.Tensor  the noise that x and x0 imply
+---@field out sluice.Tensor  the network's own output, guided, with the variance's channels where that is learned
+---@field mean sluice.Tensor  of the ancestral step, the mean of q(x_{t-1} | x_t, x0)
+---@field variance sluice.Tensor  of the ancestral step, as the network learned it or as the diffusion fixes it
+---@field log_variance sluice.Tensor  its logarithm
+---@field t integer  the original timestep of x
+---@field t_next? integer  that of what is returned; nil at the last step
+---@field i integer  the number of this step, 1 … n
+---@field n integer  how many steps there are
+---@field alpha_cumprod number  of t: x = sqrt(alpha_cumprod) x0 + sqrt(1 - alpha_cumprod) eps
+---@field alpha_cumprod_prev number  of what is returned; 1 at the last step
+---@field beta number  1 - alpha_cumprod / alpha_cumprod_prev
+---@field eta number  the option eta, for samplers that have a use for it
+---@field state table  kept from step to step, for each batch; what a step that failed had put there is dropped
+---@example
+---local loaded = sluice.load "models/digits.safetensors"
+---local function ddpm(s)
+---  if not s.t_next then return s.mean end
+---  return s.mean + (s.log_variance / 2):exp() * s:noise()
+---end
+---print(loaded:sample({ n = 1, sampler = ddpm, steps = 3, seed = 1 }):shape()[3])  --> 28
 
 local NAMES = {
   "x", "x0", "eps", "out", "mean", "variance", "log_variance", "t", "t_next", "i", "n", "alpha_cumprod", "alpha_cumprod_prev", "beta",

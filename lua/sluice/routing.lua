@@ -76,7 +76,8 @@ local NORMS = { "first", "union", "count" }
 --- t1 and at t2. Where all masks have one width, as in DTR and random routing, it is the paper's number of shared channels
 --- (appendix B, where it is the width for t1 = t2) over that width, and symmetric. Also a method: `routing:overlap {}`.
 ---@param routing sluice.Routing|sluice.Tensor  a routing, or a mask [T,C]
----@param options? table  T, C, block and blocks as in sluice.routing.windows, and
+---@param options? table
+---@fields sluice.routing.windows
 ---@field over? string  "first": `|A ∩ B| / |A|` (the default); "union": `|A ∩ B| / |A ∪ B|`; "count": `|A ∩ B|`
 ---@return sluice.Tensor  f32 [T,T]; a task without channels shares 0
 ---@example print(sluice.routing.random { beta = 0.8 }:overlap { T = 4, C = 1000 })
@@ -133,7 +134,8 @@ end
 --- that one range alone uses is dedicated to it, the paper's task-dedicated channels for tasks taken together (section 4.3). Also a
 --- method: `routing:dedicated { ranges = 8 }`.
 ---@param routing sluice.Routing|sluice.Tensor  a routing, or a mask [T,C]
----@param options? table  T, C, block and blocks as in sluice.routing.windows, and
+---@param options? table
+---@fields sluice.routing.windows
 ---@field ranges? integer|table  how many of nearly equal length (4), or a list `{ { first, last }, … }` of timesteps, both ends included
 ---@return table counts  for each range `{ first, last, used, dedicated }`; and `every`, `several` (but not all), `one`, `none`: how many
 ---channels so many ranges use, which add up to `channels`; `always`: those open at every timestep. It prints as a table.
@@ -215,7 +217,8 @@ end
 --- more timesteps or channels than pixels every so manieth is drawn; nothing is mixed. A matrix, such as an overlap, is drawn the same
 --- way: its first dimension to the right, its second upward, `lo` purple, `hi` yellow. Also a method: `routing:picture { C = 384 }`.
 ---@param routing sluice.Routing|sluice.Tensor|table  a routing, a mask [T,C], a matrix, or a list of them
----@param options? table  T, C, block and blocks as in sluice.routing.windows, and
+---@param options? table
+---@fields sluice.routing.windows
 ---@field width? integer  pixels (of T = 1000: 500)
 ---@field height? integer  pixels (of C = 128: 128 enlarged to 256)
 ---@field lo? number  the value drawn purple (0)
@@ -266,7 +269,8 @@ end
 --- orange, sky blue, green, blue, vermilion, purple and yellow, in this order. For DTR it shows what alpha does: a curve that is steep at
 --- high timesteps gives channels to them.
 ---@param routings sluice.Routing[]  up to eight
----@param options? table  T, C, block and blocks as in sluice.routing.windows, and
+---@param options? table
+---@fields sluice.routing.windows
 ---@field width? integer  pixels (500)
 ---@field height? integer  pixels (250)
 ---@field top? integer  the channel at the top (C), to look at a part of them

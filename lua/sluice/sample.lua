@@ -222,7 +222,11 @@ end
 ---@return sluice.Tensor images  f32 [n,C,H,W], on the CPU
 ---@return sluice.Tensor? labels  i64 [n]
 ---@return sluice.Made made  made.seed; made.kept = { x0 = [m,n,C,H,W], steps = list, t = list }; made:text() for sluice.save_png
----@example local images, labels, made = sluice.sample { model = model, diffusion = diffusion, n = 4, steps = 50, keep = 5 }
+---@example
+---local loaded = sluice.load "models/digits.safetensors"
+---local images, labels, made = sluice.sample { model = loaded.model, diffusion = loaded.diffusion, n = 4, labels = "balanced",
+---  cfg = 2, sampler = "ddim", steps = 4, clip = true, seed = 1, keep = 2 }
+---print(images:shape()[3], labels, made.kept.x0:shape()[1])  --> 28 i64 [4] cpu [0, 1, 2, 3] 2
 function sample.run(o, origin)
   local r = resolve(o, "sluice.sample", 2)
   local batch = whole(r) and r.n or r.batch

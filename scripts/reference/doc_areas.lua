@@ -40,7 +40,8 @@ local areas = {
     id = "sampling", title = "Sampling",
     intro = "Images from a model, by itself or with what a checkpoint stores.",
     sections = {
-      { "Drawing images", nil, "sluice.sample", "sluice.sampler", "sluice.Sampler" },
+      { "Drawing images", nil, "sluice.sample", "sluice.Made", "sluice.sampler", "sluice.Sampler", "sluice.slerp" },
+      { "Samplers in Lua", nil, "sluice.Step" },
       { "What training left", nil, "sluice.load", "sluice.Loaded" },
     },
   },
@@ -60,7 +61,7 @@ local areas = {
     intro = "Images to train on, pictures, files of tensors, JSON.",
     sections = {
       { "Data sets", nil, "sluice.data", "^sluice%.data%.", "sluice.Dataset" },
-      { "Pictures", nil, "sluice.load_image", "sluice.save_png", "sluice.show", "sluice.center_crop" },
+      { "Pictures", nil, "sluice.load_image", "sluice.png_text", "sluice.save_png", "sluice.show", "sluice.center_crop" },
       { "Files of tensors", nil, "sluice.io", "^sluice%.io%." },
       { "JSON", nil, "sluice.json", "^sluice%.json%." },
     },

@@ -23,6 +23,7 @@ local function module_names(root)
     if lazy then add_part(names, lazy, sluice[lazy]) end
   end
   for key, value in pairs(sluice) do add_part(names, key, value) end
+  add_part(names, "routing", require "sluice.routing") -- what it finds there at first use
   return names
 end
 
