@@ -156,4 +156,7 @@ static int describe(lua_State *L) {
   return 1;
 }
 
-void slL_open_adm(lua_State *L) { slL_model_kind(L, "adm", l_adm, describe); }
+void slL_open_adm(lua_State *L) {
+  slL_model_kind(L, "adm", l_adm, describe);
+  slL_share_options(L, what, fields);
+}

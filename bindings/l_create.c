@@ -125,15 +125,17 @@ static uint32_t check_seed(lua_State *L, int idx, const char *what) {
   return (uint32_t)seed;
 }
 
+static const char *const plain_options[] = {"dtype", "device", NULL}, *const drawn_options[] = {"dtype", "device",
+                                                                                                "seed", NULL};
+
 /* The table at idx, or nothing. */
 static options read_options(lua_State *L, int idx, const char *what, bool draws) {
-  static const char *const plain[] = {"dtype", "device", NULL}, *const drawn[] = {"dtype", "device", "seed", NULL};
   options o = {.dtype = SL_F32, .device = &sl_device_cpu};
   bool seeded = false;
   if (!lua_isnoneornil(L, idx)) {
     if (lua_type(L, idx) != LUA_TTABLE)
       slL_error(L, "%s: the options are %s, expected a table", what, slL_what(L, idx));
-    slL_options(L, idx, what, draws ? drawn : plain);
+    slL_options(L, idx, what, draws ? drawn_options : plain_options);
     if (lua_getfield(L, idx, "dtype") != LUA_TNIL) o.dtype = slL_check_dtype(L, -1, what), o.typed = true;
     if (lua_getfield(L, idx, "device") != LUA_TNIL) {
       if (lua_type(L, -1) != LUA_TSTRING) slL_error(L, "%s: device is %s, expected a name", what, slL_what(L, -1));
@@ -284,4 +286,11 @@ static const luaL_Reg functions[] = {{"tensor", l_tensor}, {"zeros", l_zeros}, {
                                      {"arange", l_arange}, {"randn", l_randn}, {"rand", l_rand}, {"randint", l_randint},
                                      {"seed", l_seed},     {NULL, NULL}};
 
-void slL_open_create(lua_State *L) { luaL_setfuncs(L, functions, 0); }
+void slL_open_create(lua_State *L) {
+  static const char *const plain_makers[] = {"sluice.tensor", "sluice.zeros",  "sluice.ones",
+                                             "sluice.full",   "sluice.arange", NULL},
+                           *const drawers[] = {"sluice.randn", "sluice.rand", "sluice.randint", NULL};
+  luaL_setfuncs(L, functions, 0);
+  for (int i = 0; plain_makers[i]; i++) slL_share_options(L, plain_makers[i], plain_options);
+  for (int i = 0; drawers[i]; i++) slL_share_options(L, drawers[i], drawn_options);
+}

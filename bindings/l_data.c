@@ -48,6 +48,12 @@ static bool field_skip(lua_State *L, int idx, const char *what) {
   return slL_field_choice(L, idx, what, "on_bad", names, 0) == 1;
 }
 
+static const char *const pack_options[] = {"on_bad", NULL};
+static const char *const folder_options[] = {"size", "channels", "index", "on_bad", NULL};
+static const char *const tensors_options[] = {"images", "labels", NULL};
+static const char *const batch_options[] = {"seed", "first", "n", "flip", NULL};
+static const char *const write_options[] = {"level", "note", "progress", NULL};
+
 /* The options at idx, an empty table if there are none. */
 static void check_options(lua_State *L, int idx, const char *what, const char *const *names) {
   lua_settop(L, idx);
@@ -61,9 +67,8 @@ static void check_options(lua_State *L, int idx, const char *what, const char *c
 
 /* sluice.data.pack(path, {on_bad}) */
 static int l_pack(lua_State *L) {
-  static const char *const names[] = {"on_bad", NULL};
   const char *w = "sluice.data.pack", *path = luaL_checkstring(L, 1);
-  check_options(L, 2, w, names);
+  check_options(L, 2, w, pack_options);
   bool skip = field_skip(L, 2, w);
   slL_try(L, sl_dataset_from_pack(slL_context(L), path, skip, push_dataset(L)));
   return 1;
@@ -71,9 +76,8 @@ static int l_pack(lua_State *L) {
 
 /* sluice.data.folder(path, {size, channels, index, on_bad}) */
 static int l_folder(lua_State *L) {
-  static const char *const names[] = {"size", "channels", "index", "on_bad", NULL};
   const char *w = "sluice.data.folder", *path = luaL_checkstring(L, 1);
-  check_options(L, 2, w, names);
+  check_options(L, 2, w, folder_options);
   sl_folder_options o = {.size = slL_field_integer(L, 2, w, "size", 0),
                          .channels = (int)slL_field_integer(L, 2, w, "channels", 3),
                          .index = slL_field_string(L, 2, w, "index", NULL),
@@ -83,10 +87,9 @@ static int l_folder(lua_State *L) {
 }
 
 static int l_tensors(lua_State *L) {
-  static const char *const names[] = {"images", "labels", NULL};
   const char *w = "sluice.data.tensors";
   luaL_checktype(L, 1, LUA_TTABLE);
-  slL_options(L, 1, w, names);
+  slL_options(L, 1, w, tensors_options);
   sl_tensor *images = slL_field_tensor(L, 1, w, "images"), *labels = slL_field_tensor(L, 1, w, "labels");
   if (!images) slL_error(L, "%s: images is missing", w);
   slL_try(L, sl_dataset_from_tensors(images, labels, push_dataset(L)));
@@ -138,11 +141,10 @@ static int l_classes(lua_State *L) {
 
 /* d:batch{seed=, first=, n=, flip=} -> images [n,C,H,W], labels i64 [n]: part of the shuffled stream, first from 1. */
 static int l_batch(lua_State *L) {
-  static const char *const names[] = {"seed", "first", "n", "flip", NULL};
   sl_dataset *d = check(L, 1);
   const char *w = "batch";
   luaL_checktype(L, 2, LUA_TTABLE);
-  slL_options(L, 2, w, names);
+  slL_options(L, 2, w, batch_options);
   int64_t n = slL_field_integer(L, 2, w, "n", 1), first = slL_field_integer(L, 2, w, "first", 1);
   if (n < 1 || first < 1) slL_error(L, "batch: n and first must be at least 1");
   sl_shape s = sl_dataset_image_shape(d);
@@ -221,10 +223,9 @@ static bool on_progress(void *user, int64_t done, int64_t count) {
 
 /* d:pack(path, {level, note, progress = function(done, count)}) */
 static int l_write_pack(lua_State *L) {
-  static const char *const names[] = {"level", "note", "progress", NULL};
   const char *w = "pack", *path = luaL_checkstring(L, 2);
   sl_dataset *d = check(L, 1);
-  check_options(L, 3, w, names);
+  check_options(L, 3, w, write_options);
   sl_pack_options o = {.level = (int)slL_field_integer(L, 3, w, "level", 0),
                        .note = slL_field_string(L, 3, w, "note", NULL)};
   lua_progress p = {L, false};
@@ -269,4 +270,9 @@ void slL_open_data(lua_State *L) {
   lua_pushcfunction(L, l_center_crop);
   lua_setfield(L, -2, "center_crop");
   slL_core(L, "resize", l_resize);
+  slL_share_options(L, "sluice.data.pack", pack_options);
+  slL_share_options(L, "sluice.data.folder", folder_options);
+  slL_share_options(L, "sluice.data.tensors", tensors_options);
+  slL_share_options(L, "dataset:batch", batch_options);
+  slL_share_options(L, "dataset:pack", write_options);
 }

@@ -93,9 +93,10 @@ static const char *push_spec(lua_State *L, int idx) {
   return lua_tostring(L, -1);
 }
 
+static const char *const option_names[] = {"steps", "schedule", "predict", "variance", "respacing", NULL};
+
 /* A schedule owned by C while Lua could raise would leak: it sits in a box with __gc from the start. */
 static int l_new(lua_State *L) {
-  static const char *const fields[] = {"steps", "schedule", "predict", "variance", "respacing", NULL};
   const char *w = "sluice.diffusion";
   if (lua_isnoneornil(L, 1)) {
     lua_settop(L, 0);
@@ -103,7 +104,7 @@ static int l_new(lua_State *L) {
   }
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  slL_options(L, 1, w, fields);
+  slL_options(L, 1, w, option_names);
   int64_t T = slL_field_integer(L, 1, w, "steps", 1000);
   sl_predict predict = (sl_predict)slL_field_choice(L, 1, w, "predict", predict_names, 0);
   sl_variance variance = (sl_variance)slL_field_choice(L, 1, w, "variance", variance_names, 0);
@@ -187,13 +188,14 @@ static int t_input(sl_diffusion_fn fn) {
   return fn == SL_FN_VB_BPD || fn == SL_FN_LOSSES ? 3 : 2;
 }
 
-static void read_arguments(lua_State *L, sl_diffusion_fn fn, const char *what, arguments *a) {
+static const char *const *function_options(sl_diffusion_fn fn) {
   static const char *const none[] = {NULL}, *const clip[] = {"clip", NULL}, *const eta[] = {"eta", "clip", NULL},
                            *const weight[] = {"weight", NULL};
-  const char *const *names = fn == SL_FN_LOSSES            ? weight
-                             : fn == SL_FN_DDIM_SAMPLE     ? eta
-                             : fn >= SL_FN_P_MEAN_VARIANCE ? clip
-                                                           : none;
+  return fn == SL_FN_LOSSES ? weight : fn == SL_FN_DDIM_SAMPLE ? eta : fn >= SL_FN_P_MEAN_VARIANCE ? clip : none;
+}
+
+static void read_arguments(lua_State *L, sl_diffusion_fn fn, const char *what, arguments *a) {
+  const char *const *names = function_options(fn);
   int tensors = sl_diffusion_fn_inputs(fn) - (fn == SL_FN_LOSSES);
   *a = (arguments){.n = tensors, .first = 2};
   int top = tensors + 2;
@@ -314,6 +316,17 @@ static int l_index(lua_State *L) {
   return slL_push_method(L, DIFFUSION, 2);
 }
 
+/* What l_index knows, for completion. */
+static void share_fields(lua_State *L) {
+  static const char *const own[] = {"steps",    "original_steps", "respaced",         "predict",
+                                    "variance", "timesteps",      "alphas_cumprod64", "timestep_map"};
+  enum { OWN = sizeof own / sizeof *own };
+  const char *all[OWN + SL_DIFFUSION_TABLE_COUNT + 1] = {NULL};
+  for (int i = 0; i < OWN; i++) all[i] = own[i];
+  for (int k = 0; k < SL_DIFFUSION_TABLE_COUNT; k++) all[OWN + k] = sl_diffusion_table_name((sl_diffusion_table)k);
+  slL_share_fields(L, DIFFUSION, all);
+}
+
 /* What sluice.diffusion takes, as data; and for a schedule of its own or a respaced one the betas, f64 [steps]. */
 static int l_describe(lua_State *L) {
   sl_diffusion *d = check(L, 1);
@@ -390,7 +403,20 @@ static const luaL_Reg methods[] = {{"q_sample", l_q_sample},
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {NULL, NULL}};
 
 void slL_open_diffusion(lua_State *L) {
+  static const struct {
+    const char *name;
+    sl_diffusion_fn fn;
+  } with_options[] = {{"diffusion:p_mean_variance", SL_FN_P_MEAN_VARIANCE},
+                      {"diffusion:p_sample", SL_FN_P_SAMPLE},
+                      {"diffusion:ddim_sample", SL_FN_DDIM_SAMPLE},
+                      {"diffusion:ddim_reverse", SL_FN_DDIM_REVERSE},
+                      {"diffusion:vb_bpd", SL_FN_VB_BPD},
+                      {"diffusion:losses", SL_FN_LOSSES}};
   slL_class_with_fields(L, DIFFUSION, meta, methods, l_index);
+  share_fields(L);
+  slL_share_options(L, "sluice.diffusion", option_names);
+  for (size_t i = 0; i < sizeof with_options / sizeof *with_options; i++)
+    slL_share_options(L, with_options[i].name, function_options(with_options[i].fn));
   lua_pushcfunction(L, l_new);
   lua_setfield(L, -2, "diffusion");
   slL_core(L, "diffusion_from", l_from);

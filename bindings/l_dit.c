@@ -78,4 +78,7 @@ static int describe(lua_State *L) {
   return 1;
 }
 
-void slL_open_dit(lua_State *L) { slL_model_kind(L, "dit", l_dit, describe); }
+void slL_open_dit(lua_State *L) {
+  slL_model_kind(L, "dit", l_dit, describe);
+  slL_share_options(L, "sluice.dit", fields);
+}

@@ -157,10 +157,11 @@ static int int_field(lua_State *L, const char *name) {
   return (int)v;
 }
 
+static const char *const png_options[] = {"columns", "quant", "pad", "scale", NULL};
+
 /* sluice.save_png(path, images, {columns, quant, pad, scale}) */
 static int l_save_png(lua_State *L) {
-  static const char *const fields[] = {"columns", "quant", "pad", "scale", NULL}, *const quants[] = {"dit", "adm",
-                                                                                                     NULL};
+  static const char *const quants[] = {"dit", "adm", NULL};
   const char *what = "sluice.save_png";
   lua_settop(L, 3);
   const char *path = check_path(L, 1, what);
@@ -169,7 +170,7 @@ static int l_save_png(lua_State *L) {
   if (!lua_isnil(L, 3)) {
     if (lua_type(L, 3) != LUA_TTABLE)
       return slL_error(L, "%s: the options are %s, expected a table", what, slL_what(L, 3));
-    slL_options(L, 3, what, fields);
+    slL_options(L, 3, what, png_options);
     o.columns = int_field(L, "columns");
     o.pad = int_field(L, "pad");
     o.scale = int_field(L, "scale");
@@ -199,6 +200,7 @@ void slL_open_io(lua_State *L) {
   luaL_setfuncs(L, files, 0);
   lua_setfield(L, -2, "io");
   luaL_setfuncs(L, pictures, 0);
+  slL_share_options(L, "sluice.save_png", png_options);
   slL_core(L, "load", l_core_load);
   slL_core(L, "save", l_core_save);
 }

@@ -11,6 +11,9 @@
 #define DESCRIBERS "sluice.describers" /* [kind] in the registry: a model's options as a table */
 #define MAX_KEEP 64
 
+static const char *const strict_option[] = {"strict", NULL}, *const batch_option[] = {"batch", NULL},
+                         *const keep_option[] = {"keep", NULL}, *const channels_option[] = {"channels", NULL};
+
 sl_model **slL_push_model(lua_State *L) {
   sl_model **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
@@ -151,11 +154,10 @@ static void refuse_strangers(lua_State *L, sl_model *m, int idx) {
 
 static int l_load_state(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
-  static const char *const fields[] = {"strict", NULL};
   bool strict = true;
   if (!lua_isnoneornil(L, 3)) {
     luaL_checktype(L, 3, LUA_TTABLE);
-    slL_options(L, 3, "load_state", fields);
+    slL_options(L, 3, "load_state", strict_option);
     strict = slL_field_boolean(L, 3, "load_state", "strict", true);
   }
   if (lua_type(L, 2) == LUA_TSTRING) { /* a file: sluice.checkpoint knows its forms */
@@ -224,11 +226,10 @@ static int l_count(lua_State *L) {
 
 static int l_flops(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
-  static const char *const fields[] = {"batch", NULL};
   int64_t batch = 1, macs = 0;
   if (!lua_isnoneornil(L, 2)) {
     luaL_checktype(L, 2, LUA_TTABLE);
-    slL_options(L, 2, "flops", fields);
+    slL_options(L, 2, "flops", batch_option);
     batch = slL_field_integer(L, 2, "flops", "batch", 1);
   }
   slL_try(L, sl_model_macs(m, batch, &macs));
@@ -284,10 +285,9 @@ static sl_tensor *labels_at(lua_State *L, int idx, int64_t n) {
 static int64_t images_of(const sl_tensor *x) { return sl_tensor_shape(x)->rank ? sl_tensor_shape(x)->dim[0] : 1; }
 
 static int read_keep(lua_State *L, int idx, const char **keep) {
-  static const char *const fields[] = {"keep", NULL};
   if (lua_isnoneornil(L, idx)) return 0;
   luaL_checktype(L, idx, LUA_TTABLE);
-  slL_options(L, idx, "forward", fields);
+  slL_options(L, idx, "forward", keep_option);
   if (lua_getfield(L, idx, "keep") == LUA_TNIL) return 0;
   luaL_checktype(L, -1, LUA_TTABLE);
   int n = (int)lua_rawlen(L, -1);
@@ -341,9 +341,8 @@ static int l_forward_cfg(lua_State *L) {
   double scale = luaL_checknumber(L, 5);
   int64_t channels = m->info.in_channels;
   if (!lua_isnil(L, 6)) {
-    static const char *const fields[] = {"channels", NULL};
     luaL_checktype(L, 6, LUA_TTABLE);
-    slL_options(L, 6, "forward_cfg", fields);
+    slL_options(L, 6, "forward_cfg", channels_option);
     channels = slL_field_integer(L, 6, "forward_cfg", "channels", channels);
   }
   slL_try(L, sl_model_forward_cfg(m, x, t, y, (float)scale, channels, slL_push_tensor(L)));
@@ -521,7 +520,13 @@ static const luaL_Reg methods[] = {{"names", l_names},
 
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
 
-void slL_open_model(lua_State *L) { slL_class(L, MODEL, meta, methods); }
+void slL_open_model(lua_State *L) {
+  slL_class(L, MODEL, meta, methods);
+  slL_share_options(L, "model:load_state", strict_option);
+  slL_share_options(L, "model:flops", batch_option);
+  slL_share_options(L, "model:forward", keep_option);
+  slL_share_options(L, "model:forward_cfg", channels_option);
+}
 
 void slL_model_kind(lua_State *L, const char *name, lua_CFunction make, lua_CFunction describe) {
   lua_pushcfunction(L, make);

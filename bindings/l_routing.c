@@ -41,10 +41,13 @@ static void options(lua_State *L, const char *what, const char *const *names) {
   slL_options(L, 1, what, names);
 }
 
+static const char *const dtr_options[] = {"alpha", "beta", "variant", NULL}, *const random_options[] = {"beta", "seed",
+                                                                                                        NULL};
+
 static int l_dtr(lua_State *L) {
-  static const char *const names[] = {"alpha", "beta", "variant", NULL}, *const variants[] = {"reference", "eq4", NULL};
+  static const char *const variants[] = {"reference", "eq4", NULL};
   const char *w = "sluice.routing.dtr";
-  options(L, w, names);
+  options(L, w, dtr_options);
   double alpha = slL_field_number(L, 1, w, "alpha", 4), beta = slL_field_number(L, 1, w, "beta", 0.8);
   int variant = slL_field_choice(L, 1, w, "variant", variants, 0);
   slL_try(L, sl_routing_dtr(slL_context(L), alpha, beta, (sl_routing_variant)variant, push_routing(L)));
@@ -52,9 +55,8 @@ static int l_dtr(lua_State *L) {
 }
 
 static int l_random(lua_State *L) {
-  static const char *const names[] = {"beta", "seed", NULL};
   const char *w = "sluice.routing.random";
-  options(L, w, names);
+  options(L, w, random_options);
   double beta = slL_field_number(L, 1, w, "beta", 0.8);
   uint32_t seed = slL_field_seed(L, 1, w, "seed", 0);
   slL_try(L, sl_routing_random(slL_context(L), beta, seed, push_routing(L)));
@@ -214,4 +216,6 @@ void slL_open_routing(lua_State *L) {
   slL_class(L, ROUTING, meta, methods);
   luaL_newlib(L, makers);
   lua_setfield(L, -2, "routing");
+  slL_share_options(L, "sluice.routing.dtr", dtr_options);
+  slL_share_options(L, "sluice.routing.random", random_options);
 }

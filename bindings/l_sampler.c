@@ -129,6 +129,8 @@ static const luaL_Reg methods[] = {{"step", l_step}, {"steps", l_steps}, {"memor
 static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__newindex", l_newindex}, {NULL, NULL}};
 
 void slL_open_sampler(lua_State *L) {
+  static const char *const fields[] = {"i", "t", "n", "x", "x0", NULL};
   slL_class_with_fields(L, SAMPLER, meta, methods, l_index);
+  slL_share_fields(L, SAMPLER, fields);
   slL_core(L, "sampler", l_new);
 }

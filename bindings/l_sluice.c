@@ -55,6 +55,16 @@ static int index_lazy(lua_State *L) {
   return 1;
 }
 
+/* core.lazy_names(): the names that index_lazy knows. */
+static int l_lazy_names(lua_State *L) {
+  lua_newtable(L);
+  for (int i = 0; lazy_rows[i].name; i++) {
+    lua_pushstring(L, lazy_rows[i].name);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 /* --- small functions --- */
 
 static int l_devices(lua_State *L) {
@@ -187,6 +197,8 @@ static void share_with_core(lua_State *L, int module) {
   slL_core(L, "next_seed", l_next_seed);
   slL_core(L, "signature", l_signature);
   slL_core(L, "set_memory", l_set_memory);
+  slL_core(L, "lazy_names", l_lazy_names);
+  slL_core(L, "option_names", slL_option_names);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   luaL_getsubtable(L, -1, "sluice.core");
   lua_getfield(L, module, "version");

@@ -229,6 +229,48 @@ void slL_options(lua_State *L, int idx, const char *what, const char *const *nam
   }
 }
 
+/* In the registry: what -> names, as a pointer; lists are made when they are asked for. */
+#define OPTIONS "sluice.options"
+
+void slL_share_options(lua_State *L, const char *what, const char *const *names) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, OPTIONS);
+  lua_pushlightuserdata(L, (void *)(uintptr_t)names);
+  lua_setfield(L, -2, what);
+  lua_pop(L, 1);
+}
+
+static int push_names(lua_State *L, const char *const *names) {
+  lua_newtable(L);
+  for (int i = 0; names[i]; i++) {
+    lua_pushstring(L, names[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+int slL_option_names(lua_State *L) {
+  lua_settop(L, 1);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, OPTIONS);
+  if (!lua_isnoneornil(L, 1)) {
+    lua_getfield(L, -1, luaL_checkstring(L, 1));
+    return lua_isnil(L, -1) ? 1 : push_names(L, lua_touserdata(L, -1));
+  }
+  int shared = lua_gettop(L), n = 0;
+  lua_newtable(L);
+  for (lua_pushnil(L); lua_next(L, shared); lua_pop(L, 1)) {
+    lua_pushvalue(L, -2);
+    lua_rawseti(L, shared + 1, ++n);
+  }
+  return 1;
+}
+
+void slL_share_fields(lua_State *L, const char *name, const char *const *fields) {
+  luaL_getmetatable(L, name);
+  push_names(L, fields);
+  lua_setfield(L, -2, "fields");
+  lua_pop(L, 1);
+}
+
 void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods) {
   luaL_newmetatable(L, name);
   lua_newtable(L);

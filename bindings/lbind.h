@@ -33,6 +33,11 @@ int slL_try(lua_State *L, sl_status s);
 /* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position
  * 1 is the caller's affair. what: "sluice.dit" and the like. */
 void slL_options(lua_State *L, int idx, const char *what, const char *const *names);
+/* core.option_names(what) -> the shared names, or nil; core.option_names() -> a list of every `what`. */
+int slL_option_names(lua_State *L);
+/* Lets completion know what slL_options goes by; names must live on. what: "sluice.dit", of a method "model:forward".
+ */
+void slL_share_options(lua_State *L, const char *what, const char *const *names);
 /* Raises about a name that is not in names. kind: "field", "option". */
 int slL_unknown(lua_State *L, const char *what, const char *kind, const char *name, const char *const *names);
 /* The nearest of names by edit distance; NULL if none is near. */
@@ -45,6 +50,8 @@ void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_
 /* The same with fields: __index = index, which ends with slL_push_method for keys that are no field of its own. */
 void slL_class_with_fields(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods,
                            lua_CFunction index);
+/* Names the fields that `index` knows, for completion. */
+void slL_share_fields(lua_State *L, const char *name, const char *const *fields);
 int slL_push_method(lua_State *L, const char *name, int key); /* the method at stack position key, or nil; returns 1 */
 
 /* --- tensors, concrete or symbolic (l_box.c) --- */

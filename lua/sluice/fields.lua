@@ -1,6 +1,14 @@
 -- Option tables: unknown fields are refused with the nearest right name.
 local fields = {}
 
+-- Lists of option names by what they are of ("sluice.sample", "recipe.train"): the lists that fields.check goes by, for completion.
+fields.shared = {}
+
+function fields.share(what, names)
+  fields.shared[what] = names
+  return names
+end
+
 local function distance(a, b)
   local row = {}
   for j = 0, #b do row[j] = j end

@@ -5,7 +5,7 @@ local Recipe = {}
 Recipe.__index = Recipe
 Recipe.__name = "sluice.recipe"
 
-local TOP = { "name", "data", "model", "diffusion", "loss", "optimizer", "ema", "train", "sample" }
+local TOP = fields.share("recipe", { "name", "data", "model", "diffusion", "loss", "optimizer", "ema", "train", "sample" })
 local PARTS = {
   optimizer = { "lr", "betas", "eps", "weight_decay", "clip", "schedule" },
   ema = { "decays", "warmup" },
@@ -19,7 +19,10 @@ local PARTS = {
   },
 }
 
+for part, names in pairs(PARTS) do fields.share("recipe." .. part, names) end
+
 local TRAIN_PARTS = { every = { "metric", "checkpoint", "sample", "holdout" }, keep = { "last", "every" } }
+for part, names in pairs(TRAIN_PARTS) do fields.share("recipe.train." .. part, names) end
 
 local function parse(text, default, key)
   local kind = type(default)
@@ -84,13 +87,15 @@ end
 
 local recipe = {}
 
+local ARGUMENT = fields.share("sluice.recipe", { 1, "defaults" })
+
 function recipe.is(v)
   return getmetatable(v) == Recipe
 end
 
 -- sluice.recipe { defaults = {…}, function(p) return {…} end }
 function recipe.new(t)
-  fields.check(t, { 1, "defaults" }, "sluice.recipe", 2)
+  fields.check(t, ARGUMENT, "sluice.recipe", 2)
   if type(t[1]) ~= "function" then error("sluice.recipe: expected a function(p) as its first element", 2) end
   if t.defaults ~= nil and type(t.defaults) ~= "table" then error("sluice.recipe: defaults must be a table", 2) end
   local info = debug.getinfo(t[1], "S")

@@ -4,10 +4,11 @@ local fields = require "sluice.fields"
 local sluice = require "sluice"
 
 local get = fields.get
-local NAMES = {
+local NAMES = fields.share("sluice.sample", {
   "model", "diffusion", "n", "labels", "cfg", "cfg_channels", "cfg_interval", "sampler", "steps", "eta", "clip", "seed", "noise",
   "init", "start", "mask", "ema", "precision", "device", "on_step", "batch",
-}
+})
+fields.share("sluice.sampler", NAMES)
 
 local function is(v, method)
   return type(v) == "userdata" and v[method] ~= nil
@@ -139,6 +140,10 @@ end
 
 local sample = {}
 
+-- observer(r, first, batch): called for each part, images first … first+batch-1 (from 0), where the user watches no steps: a function
+-- called after each step with the sampler, or nil.
+sample.observer = nil
+
 -- A sampler object: s:steps() iterates; s.x, s.x0, s.i, s.t after each step; s.x may be assigned.
 function sample.sampler(o)
   local r = resolve(o, "sluice.sampler", 2)
@@ -163,7 +168,9 @@ function sample.run(o)
   local parts = {}
   for first = 0, r.n - 1, batch do
     local s <close> = core.sampler(part_of(r, first, batch)) -- its arena is given back at once
+    local watch = sample.observer and not o.on_step and sample.observer(r, first, batch)
     for state in s:steps() do
+      if watch then watch(state) end
       if o.on_step and o.on_step(state) == false then break end
     end
     local x = s.x:to "cpu"

@@ -2,6 +2,8 @@
 local fields = require "sluice.fields"
 local schedule = {}
 
+local COSINE = fields.share("sluice.schedule.cosine", { "warmup", "final" })
+
 local function warm(step, warmup)
   return warmup > 0 and math.min(1, (step + 1) / warmup) or 1
 end
@@ -17,7 +19,7 @@ end
 
 -- Rises over `warmup` steps, then falls as half a cosine to `final` at the end.
 function schedule.cosine(o)
-  o = fields.check(o or {}, { "warmup", "final" }, "sluice.schedule.cosine", 2)
+  o = fields.check(o or {}, COSINE, "sluice.schedule.cosine", 2)
   local warmup, final = o.warmup or 0, o.final or 0
   return function(step, total)
     if step < warmup then return warm(step, warmup) end

@@ -324,10 +324,12 @@ end
 
 local train = {}
 
+local NAMES = fields.share("sluice.train", { "set", "out", "device", "quiet", "resume" })
+
 -- sluice.train(recipe, { set = {key = value}, out = folder, device = "cpu", quiet = true }) -> run
 -- sluice.train(nil, { resume = folder, set = … }) goes on with a run, by its stored recipe (or the one given).
 function train.run(r, o)
-  o = fields.check(o or {}, { "set", "out", "device", "quiet", "resume" }, "sluice.train", 2)
+  o = fields.check(o or {}, NAMES, "sluice.train", 2)
   if not recipe.is(r) and not (r == nil and o.resume) then
     error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2)
   end

@@ -26,6 +26,8 @@ end
 
 local weight = {}
 
+local P2 = fields.share("sluice.weight.p2", { "gamma", "k" })
+
 function weight.constant()
   return setmetatable({ kind = "constant" }, Weight)
 end
@@ -40,7 +42,7 @@ end
 
 -- Source: Choi et al. 2022, "Perception Prioritized Training of Diffusion Models", equation 8.
 function weight.p2(o)
-  o = fields.check(o or {}, { "gamma", "k" }, "sluice.weight.p2", 2)
+  o = fields.check(o or {}, P2, "sluice.weight.p2", 2)
   local get = fields.get
   return setmetatable({
     kind = "p2", gamma = get(o, "gamma", "number", 1, "sluice.weight.p2", 2), k = get(o, "k", "number", 1, "sluice.weight.p2", 2),

@@ -1,0 +1,164 @@
+-- What names there are: of globals, tables, Sluice's own classes and option tables. Nothing of a user's code runs: tables are read
+-- raw, and the only values that are asked for a field are Sluice's own.
+local core = require "sluice.core"
+local fields = require "sluice.fields"
+local sluice = require "sluice"
+
+local names = {}
+
+local function metatable(v)
+  local meta = debug.getmetatable(v)
+  return type(meta) == "table" and meta or nil
+end
+
+-- The lazily loaded parts of sluice, as a set.
+local lazy = {}
+for _, name in ipairs(core.lazy_names()) do lazy[name] = true end
+
+--- "tensor", "model" … of a value of one of Sluice's classes; nil for any other.
+function names.class(v)
+  local meta = metatable(v)
+  local name = meta and rawget(meta, "__name")
+  if type(name) ~= "string" or not name:match "^sluice%." then return nil end
+  if type(v) == "userdata" and not rawequal(debug.getregistry()[name], meta) then return nil end
+  return name:match "^sluice%.(.*)"
+end
+
+-- The table that __index stands for: itself, or what a class of Sluice's keeps behind its function.
+local function behind(v)
+  local meta = metatable(v)
+  local index = meta and rawget(meta, "__index")
+  if type(index) == "table" then return index end
+  if type(index) ~= "function" or not names.class(v) then return nil end
+  local methods = rawget(meta, "methods")
+  if type(methods) == "table" then return methods end
+  local _, upvalue = debug.getupvalue(index, 1)
+  return type(upvalue) == "table" and upvalue or nil
+end
+
+local function own_fields(v)
+  local meta = names.class(v) and metatable(v)
+  local list = meta and rawget(meta, "fields")
+  return type(list) == "table" and list or {}
+end
+
+--- The value of v.key without calling anything of the user's; nil where that cannot be.
+function names.get(v, key)
+  if rawequal(v, sluice) and lazy[key] then return sluice[key] end
+  for _ = 1, 10 do
+    if type(v) == "table" then
+      local found = rawget(v, key)
+      if found ~= nil then return found end
+    elseif type(v) == "userdata" then
+      for _, name in ipairs(own_fields(v)) do
+        if name == key then
+          local ok, found = pcall(function() return v[key] end)
+          return ok and found or nil
+        end
+      end
+    end
+    v = behind(v)
+    if v == nil then return nil end
+  end
+end
+
+local function is_callable(v)
+  if type(v) == "function" then return true end
+  local meta = metatable(v)
+  return meta ~= nil and rawget(meta, "__call") ~= nil
+end
+
+--- The names that may stand after `v.`, or with `methods` after `v:`; in no order.
+function names.members(v, methods)
+  local set = {}
+  local function add(name, value)
+    if type(name) == "string" and name:match "^[%a_][%w_]*$" and (not methods or is_callable(value)) then set[name] = true end
+  end
+  if rawequal(v, sluice) then
+    for name in pairs(lazy) do add(name, sluice.ones) end
+  end
+  if not methods then
+    for _, name in ipairs(own_fields(v)) do set[name] = true end
+  end
+  for _ = 1, 10 do
+    if type(v) == "table" then
+      for name, value in next, v do add(name, value) end
+    end
+    v = behind(v)
+    if v == nil then break end
+  end
+  local list = {}
+  for name in pairs(set) do list[#list + 1] = name end
+  return list
+end
+
+-- --- option tables ---
+
+local function by_path(path)
+  local v = sluice
+  for name in path:gsub("^sluice%.", ""):gmatch "[%w_]+" do
+    if type(v) ~= "table" then return nil end
+    v = names.get(v, name)
+  end
+  return v
+end
+
+--- The option names known as `what` ("sluice.dit", "model:forward", "recipe.train"), or nil.
+function names.options(what)
+  return fields.shared[what] or core.option_names(what)
+end
+
+local function of_operation(f)
+  for _, name in ipairs(core.signature()) do
+    if rawequal(rawget(sluice, name), f) then
+      local list = {}
+      for word in core.signature(name):match("%((.*)%)"):gmatch "([%a_][%w_]*)[^,]*,?%s*" do list[#list + 1] = word end
+      return list
+    end
+  end
+end
+
+--- What the option table of a function is known as, and its names; nil if it is none of Sluice's.
+function names.options_of(f)
+  for _, list in ipairs { core.option_names(), fields.shared } do
+    for key, value in pairs(list) do
+      local what = type(key) == "string" and key or value
+      if what:match "^sluice%." and rawequal(by_path(what), f) then return what, names.options(what) end
+    end
+  end
+  return nil, of_operation(f)
+end
+
+-- --- the nearest name ---
+
+local function all_of(kind)
+  if kind == "global" then return names.members(_G) end
+  local list = {}
+  if kind == "method" then
+    for name, meta in pairs(debug.getregistry()) do
+      if type(name) == "string" and name:match "^sluice%." and type(meta) == "table" then
+        local index = rawget(meta, "methods") or rawget(meta, "__index")
+        if type(index) == "function" then index = select(2, debug.getupvalue(index, 1)) end
+        for method in next, type(index) == "table" and index or {} do list[#list + 1] = method end
+      end
+    end
+    return list
+  end
+  for _, table_of in ipairs { sluice, sluice.routing, sluice.data, sluice.io, string, table, math } do
+    for _, name in ipairs(names.members(table_of)) do list[#list + 1] = name end
+  end
+  return list
+end
+
+--- The name that is nearest to a global, field or method that is nil; nil if none is near.
+function names.nearest(kind, name)
+  local strings = {}
+  for _, known in ipairs(all_of(kind)) do
+    if type(known) == "string" and known ~= name then strings[#strings + 1] = known end
+  end
+  table.sort(strings)
+  local near = fields.nearest(name, strings)
+  return near and #name > 2 and near or nil
+end
+
+return names
