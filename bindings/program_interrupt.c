@@ -96,6 +96,7 @@ static int call_as(lua_State *L, lua_State *thread, int n) {
 
 static int l_resume(lua_State *L) {
   lua_State *thread = lua_tothread(L, 1);
+  luaL_argexpected(L, thread, 1, "coroutine");
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   return call_as(L, thread, lua_gettop(L) - 1) == LUA_OK ? lua_gettop(L) : lua_error(L);
@@ -115,6 +116,7 @@ static int wrapped(lua_State *L) {
 }
 
 static int l_wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, 1);

@@ -17,6 +17,7 @@
 
 #define IN_MEMORY 1000 /* entries that the arrow keys reach */
 
+/* In the order in which they are obeyed. */
 static const int watched[] = {SIGINT, SIGTSTP, SIGCONT, SIGWINCH, SIGTERM, SIGHUP};
 enum { WATCHED = sizeof watched / sizeof *watched };
 static volatile sig_atomic_t came[WATCHED];
@@ -59,10 +60,10 @@ static bool obey(EditLine *el, int signal_number) {
     case SIGTSTP:
       el_set(el, EL_PREP_TERM, 0);
       kill(getpid(), SIGSTOP);
-      resume_line(el);
-      return true;
+      return true; /* SIGCONT woke it, and was noted */
     case SIGCONT: resume_line(el); return true;
-    case SIGWINCH:
+    case SIGWINCH: /* the terminal moved the rows about, and only it knows where to */
+      fputs("\r\033[J", stdout);
       el_resize(el);
       el_set(el, EL_REFRESH);
       return true;

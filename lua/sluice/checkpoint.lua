@@ -145,20 +145,34 @@ local function load_file(path)
   return loaded
 end
 
--- The newest of a run's checkpoints that `read_one` can read; the damaged ones are named.
-local function newest(folder, read_one)
-  local list = folder:checkpoints()
-  if #list == 0 then error(("%s has no checkpoint yet"):format(folder.dir), 0) end
+-- Goes through the list until read_one can read one: its result. Else nil and what the last one lacks; true if that one is no longer there.
+local function first_whole(list, read_one)
   local fault
-  for i, c in ipairs(list) do
+  for _, c in ipairs(list) do
     local ok, result = pcall(read_one, c.path)
     if ok then
-      if i > 1 then io.stderr:write(("sluice: warning: %s; using %s, of step %d\n"):format(fault, c.path, c.step)) end
+      if fault then io.stderr:write(("sluice: warning: %s; using %s, of step %d\n"):format(fault, c.path, c.step)) end
       return result
     end
+    if tostring(result):match "interrupted$" then error(result, 0) end
+    if not core.exists(c.path) then return nil, result, true end
     fault = tostring(result)
-    io.stderr:write(i < #list and "" or ("sluice: warning: %s\n"):format(fault))
   end
+  return nil, fault
+end
+
+-- The newest of a run's checkpoints that `read_one` can read; the damaged ones are named. A run that goes on meanwhile may write a newer
+-- one and remove these: then it is looked for again.
+local function newest(folder, read_one)
+  local list, result, fault, gone
+  for _ = 1, 20 do
+    list = folder:checkpoints()
+    if #list == 0 then error(("%s has no checkpoint yet"):format(folder.dir), 0) end
+    result, fault, gone = first_whole(list, read_one)
+    if result then return result end
+    if not gone then break end
+  end
+  io.stderr:write(("sluice: warning: %s\n"):format(fault))
   error(("%s: none of its %d checkpoints can be read; the last: %s"):format(folder.dir, #list, fault), 0)
 end
 

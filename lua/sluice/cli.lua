@@ -293,15 +293,6 @@ local function doctor(args)
   for _, line in ipairs(core.doctor()) do print(line) end
 end
 
--- An error's text with the user's own lines of the traceback; the program's own say nothing to a user.
-local function told(message)
-  local lines = { (tostring(message):gsub("^%[sluice[%w.]*%]:%d+: ", "")) }
-  for line in debug.traceback("", 2):gmatch("[^\n]+") do
-    if line:match("^%s") and not line:match("^%s*%[") and not line:match("^%s*%(") then lines[#lines + 1] = line end
-  end
-  return table.concat(lines, "\n")
-end
-
 local COMMANDS = {
   train = train, sample = sample, export = export, pack = pack, inspect = inspect, bench = bench,
   doctor = doctor,
@@ -317,7 +308,7 @@ function cli.main(args)
     if args[1] == "run" then fail("run: which file? sluice run FILE [ARGS]") end
     fail(("there is no command %s; there are %s"):format(tostring(args[1]), table.concat(names, ", ")))
   end
-  local ok, message = xpcall(command, told, join_negative(table.move(args, 2, #args, 1, {})))
+  local ok, message = xpcall(command, require("sluice.faults").told, join_negative(table.move(args, 2, #args, 1, {})))
   if not ok then fail(message, tostring(message):match("^interrupted") and 130) end
 end
 

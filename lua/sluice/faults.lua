@@ -4,6 +4,10 @@ local faults = {}
 -- The prompt's inputs by chunk name ("input 3"), and the name of the one that runs.
 faults.inputs, faults.current = {}, nil
 
+function faults.at_prompt()
+  return faults.current ~= nil
+end
+
 local FIRST, DEEPEST = 12, 200 -- frames that are told, and looked at: a runaway recursion has hundreds of thousands
 
 local function is_own(short_src)

@@ -21,16 +21,15 @@ end
 local Session = {}
 Session.__index = Session
 
--- The chunk that a text is: an expression, its values wanted, or statements. nil, message where it is neither.
+-- The chunk that a text is: an expression, its values wanted, or statements. nil, message, whether more lines could make it one,
+-- where it is neither.
 local function compile(text, chunk)
-  local expression = text:match "^%s*=(.*)$" or text
-  local f = load("return " .. expression, "=" .. chunk, "t")
+  local shown = text:match "^%s*=(.*)$"
+  local f, message = load("return " .. (shown or text), "=" .. chunk, "t")
   if f then return f end
-  return load(text, "=" .. chunk, "t")
-end
-
-local function unfinished(message)
-  return message:match "<eof>$" ~= nil
+  if message:match "<eof>$" or shown then return nil, message, message:match "<eof>$" end
+  f, message = load(text, "=" .. chunk, "t")
+  return f, message, message and message:match "<eof>$"
 end
 
 -- Reads a whole statement: its chunk (or nil and what is wrong with it) and its text; nil, nil, "end" or "interrupted".
@@ -39,8 +38,8 @@ function Session:read()
   if not text then return nil, nil, why end
   while true do
     self.before = text .. "\n"
-    local f, message = compile(text, self.chunk)
-    if f or not unfinished(message) then
+    local f, message, unfinished = compile(text, self.chunk)
+    if not unfinished then
       self.before = ""
       return f, message, text
     end

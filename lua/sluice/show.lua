@@ -139,6 +139,7 @@ end
 -- @field block? integer  of a routing's table: which block's (1)
 -- @example sluice.show(sluice.routing.dtr {}, { timesteps = 200 })
 function show.show(x, o)
+  if sluice.is_tensor(o) then o = nil end -- the labels in show(sluice.sample { … })
   o = fields.check(o or {}, NAMES, "sluice.show", 2)
   local columns = fields.get(o, "columns", "integer", nil, "sluice.show", 2)
   local path = fields.get(o, "path", "string", nil, "sluice.show", 2)

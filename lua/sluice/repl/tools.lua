@@ -89,7 +89,9 @@ local function help_of_function(f)
   local name = in_table(sluice, f, "", 1) or in_classes(f)
   local method = name and name:match ":(.*)$"
   if name then
-    return known(name) or method and (known("t:" .. method) or known(method)) or ("sluice's %s"):format(name)
+    local outer = name:match "^(.*)%.[^.]+$"
+    return known(name) or method and (known("t:" .. method) or known(method)) or outer and known(outer)
+      or ("sluice's %s"):format(name)
   end
   name = in_lua(f)
   if name then return ("Lua's own %s: https://www.lua.org/manual/5.4/manual.html#pdf-%s"):format(name, name) end
