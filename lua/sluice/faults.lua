@@ -93,6 +93,8 @@ local function traceback(frames, more)
     local line = ("\t%s:%d: in %s"):format(f.short_src, f.currentline, name_of(f))
     if f.short_src == faults.current and f.what == "main" then
       if i == 1 then return "" end
+      more = false -- below it is the prompt
+      break
     elseif line ~= last then
       lines[#lines + 1], last = line, line
     elseif lines[#lines] == last then

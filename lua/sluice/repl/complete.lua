@@ -50,7 +50,10 @@ local function tokens_of(text)
     at = text:match("^%s*()", at)
     if at > #text then return list end
     local stop, kind = skip(text, at)
-    if stop == nil then return list, { kind = kind, content = text:sub(at + 1), quote = text:sub(at, at) } end
+    if stop == nil then
+      local quote = text:sub(at, at)
+      return list, { kind = kind, content = text:sub(text:match("^%[=*%[()", at) or at + 1), quote = quote }
+    end
     if stop == 0 then
       local word = text:match("^[%a_][%w_]*", at)
       local number = not word and text:match("^%.?%d[%w.]*", at)

@@ -28,7 +28,7 @@ end
 local function step(self, state)
   local last = state.i == state.n
   if self.pictures and (core.clock() >= self.due or (last and self.rows)) then draw(self, state) end
-  self.line:update(self.before + state.i)
+  if core.clock() >= self.first then self.line:update(self.before + state.i) end -- what is done at once needs no line
 end
 
 --- The observer of a sampling for sluice.sample: a function called after each step of the part that begins at image `first` (from 0).
@@ -41,9 +41,8 @@ function live.observer(settings)
       live.finish()
       shown = {
         line = progress.new { total = steps * parts, per = math.min(batch, r.n), unit = "image steps", now = core.clock, tty = true },
-        due = core.clock() + FIRST, pictures = drawable(r),
+        first = core.clock() + FIRST, due = core.clock() + FIRST, pictures = drawable(r),
       }
-      shown.line.last = core.clock() + FIRST -- what is done at once needs no line
     end
     shown.before = first // batch * steps
     local self = shown

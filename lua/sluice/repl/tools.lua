@@ -154,7 +154,9 @@ end
 function tools.time(f, ...)
   local began = core.clock()
   local function finish(...)
-    io.write(("%.4g s\n"):format(core.clock() - began))
+    local spent = core.clock() - began
+    require("sluice.repl.live").finish()
+    io.write(("%.4g s\n"):format(spent))
     return ...
   end
   return finish(f(...))
