@@ -39,15 +39,11 @@ static void end_process(int signal_number) {
   raise(signal_number);
 }
 
-/* A press after another that was not heard yet; true if it ended the waiting. */
-static bool impatient(int signal_number) {
+/* A press after one that was not heard yet. */
+static void hurry(int signal_number) {
   static const char text[] = "\nstill stopping; in a few seconds another Ctrl-C would end the session\n";
-  if (now() - first_press >= STUCK_SECONDS) {
-    end_process(signal_number);
-    return true;
-  }
-  if (presses == 1 && write(STDERR_FILENO, text, sizeof text - 1) < 0) return false;
-  return false;
+  if (now() - first_press >= STUCK_SECONDS) end_process(signal_number); /* when the handler returns */
+  else if (presses == 1 && write(STDERR_FILENO, text, sizeof text - 1) < 0) return;
 }
 
 static void on_interrupt(int signal_number) {
@@ -60,7 +56,7 @@ static void on_interrupt(int signal_number) {
     return;
   }
   if (!patient) signal(signal_number, SIG_DFL); /* a second Ctrl-C ends the process */
-  if (patient && presses && !heard && impatient(signal_number)) return;
+  if (patient && presses && !heard) hurry(signal_number);
   if (!presses) first_press = now();
   presses++;
   if (running_context) sl_context_cancel(running_context);

@@ -191,7 +191,8 @@ void line_open(lua_State *L, int complete_at) {
   el_set(line.el, EL_PROMPT, prompt_text);
   el_set(line.el, EL_EDITOR, "emacs");
   el_set(line.el, EL_GETCFN, next_character);
-  el_set(line.el, EL_ADDFN, "sluice-complete", "completes the name before the cursor", complete);
+  /* Wide: of narrow names el_set makes copies that it never frees. */
+  el_wset(line.el, EL_ADDFN, L"sluice-complete", L"completes the name before the cursor", complete);
   bind_keys(line.el);
   el_source(line.el, NULL); /* ~/.editrc */
   el_set(line.el, EL_BIND, "^I", "sluice-complete", NULL);

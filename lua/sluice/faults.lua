@@ -105,7 +105,7 @@ local function traceback(frames, more)
   return #lines > 1 and "\nstack traceback:\n" .. table.concat(lines, "\n") or ""
 end
 
---- The text of an error for a user. A message handler: it looks at the stack of the error.
+-- The text of an error for a user. A message handler: it looks at the stack of the error.
 function faults.told(message)
   local frames, more = user_frames()
   local text = clean(text_of(message), frames)
@@ -115,7 +115,7 @@ function faults.told(message)
   return placed(first .. hint(first)) .. rest .. traceback(frames, more)
 end
 
---- The same for a message that has no stack: of a chunk that did not compile.
+-- The same for a message that has no stack: of a chunk that did not compile.
 function faults.refused(message)
   return placed(clean(text_of(message), {}))
 end

@@ -118,7 +118,7 @@ end
 
 -- --- the start ---
 
---- $SLUICE_INIT (nil if it is empty), else sluice/init.lua in $XDG_CONFIG_HOME or ~/.config, if there is one.
+-- $SLUICE_INIT (nil if it is empty), else sluice/init.lua in $XDG_CONFIG_HOME or ~/.config, if there is one.
 function repl.init_file()
   local named = os.getenv "SLUICE_INIT"
   if named then return named ~= "" and named or nil end

@@ -212,7 +212,7 @@ local function all_at(text)
   return found, prefix
 end
 
---- The names that complete what ends at the cursor, sorted; the part that is there; a function giving what follows a single one.
+-- The names that complete what ends at the cursor, sorted; the part that is there; a function giving what follows a single one.
 -- nil where nothing is to be completed and the key is a blank.
 function complete.candidates(text)
   local all, prefix, suffix, keys = all_at(text)
@@ -263,7 +263,7 @@ function complete.columns(list, columns)
   return table.concat(rows, "\n")
 end
 
---- The Tab key: what to insert at the cursor (or nil), what to show below the line (or nil).
+-- The Tab key: what to insert at the cursor (or nil), what to show below the line (or nil).
 function complete.key(text, columns)
   local list, prefix, suffix = complete.candidates(text)
   if not list then return "  " end

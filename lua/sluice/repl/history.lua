@@ -14,7 +14,7 @@ local function decode(line)
   return (line:gsub("\\(.)", { ["\\"] = "\\", n = "\n", r = "\r" }))
 end
 
---- $SLUICE_HISTORY (nil if it is empty), else sluice/history in $XDG_STATE_HOME or ~/.local/state; nil where there is no home.
+-- $SLUICE_HISTORY (nil if it is empty), else sluice/history in $XDG_STATE_HOME or ~/.local/state; nil where there is no home.
 function history.path()
   local named = os.getenv "SLUICE_HISTORY"
   if named then return named ~= "" and named or nil end
@@ -51,7 +51,7 @@ local function give_up(self, why)
   self.file = nil
 end
 
---- The history of a session; what earlier ones left is remembered for the arrow keys. path: nil for none
+-- The history of a session; what earlier ones left is remembered for the arrow keys. path: nil for none
 function history.open(console, path)
   local self = setmetatable({ console = console, file = path }, history)
   if not path then return self end
@@ -68,7 +68,7 @@ function history.open(console, path)
   return self
 end
 
---- Keeps an entry, of one line or several.
+-- Keeps an entry, of one line or several.
 function history:add(text)
   if not text:find "%S" or text == self.last then return end
   self.last = text

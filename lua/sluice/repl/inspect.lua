@@ -109,13 +109,13 @@ function render(v, state, depth)
   return (type(name) == "string" and name .. " " or "") .. text
 end
 
---- The text of a value: strings as they are, tables opened, all else as tostring has it.
+-- The text of a value: strings as they are, tables opened, all else as tostring has it.
 function inspect.text(v)
   if type(v) == "table" and not has(v, "__tostring") then return render(v, {}, 0) end
   return inspect.string_of(v)
 end
 
---- Several values as print shows them, one below the other where one has several lines.
+-- Several values as print shows them, one below the other where one has several lines.
 function inspect.line(...)
   local parts, rows = {}, false
   for i = 1, select("#", ...) do

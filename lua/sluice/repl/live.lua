@@ -31,7 +31,7 @@ local function step(self, state)
   if core.clock() >= self.first then self.line:update(self.before + state.i) end -- what is done at once needs no line
 end
 
---- The observer of a sampling for sluice.sample: a function called after each step of the part that begins at image `first` (from 0).
+-- The observer of a sampling for sluice.sample: a function called after each step of the part that begins at image `first` (from 0).
 function live.observer(settings)
   return function(r, first, batch)
     if settings.live == false then return nil end
@@ -50,7 +50,7 @@ function live.observer(settings)
   end
 end
 
---- After a line was run, whatever became of it: the progress line goes, the last pictures stay. True if there was a progress line.
+-- After a line was run, whatever became of it: the progress line goes, the last pictures stay. True if there was a progress line.
 function live.finish()
   local cleared = shown ~= nil and shown.line.width > 0
   if cleared then io.stderr:write "\r\27[K" end -- with the ^C that the terminal may have put behind it

@@ -15,7 +15,7 @@ end
 local lazy = {}
 for _, name in ipairs(core.lazy_names()) do lazy[name] = true end
 
---- "tensor", "model" … of a value of one of Sluice's classes; nil for any other.
+-- "tensor", "model" … of a value of one of Sluice's classes; nil for any other.
 function names.class(v)
   local meta = metatable(v)
   local name = meta and rawget(meta, "__name")
@@ -42,7 +42,7 @@ local function own_fields(v)
   return type(list) == "table" and list or {}
 end
 
---- The value of v.key without calling anything of the user's; nil where that cannot be.
+-- The value of v.key without calling anything of the user's; nil where that cannot be.
 function names.get(v, key)
   if rawequal(v, sluice) and lazy[key] then return sluice[key] end
   for _ = 1, 10 do
@@ -68,7 +68,7 @@ local function is_callable(v)
   return meta ~= nil and rawget(meta, "__call") ~= nil
 end
 
---- The names that may stand after `v.`, or with `methods` after `v:`; in no order.
+-- The names that may stand after `v.`, or with `methods` after `v:`; in no order.
 function names.members(v, methods)
   local set = {}
   local function add(name, value)
@@ -103,7 +103,7 @@ local function by_path(path)
   return v
 end
 
---- The option names known as `what` ("sluice.dit", "model:forward", "recipe.train"), or nil.
+-- The option names known as `what` ("sluice.dit", "model:forward", "recipe.train"), or nil.
 function names.options(what)
   return fields.shared[what] or core.option_names(what)
 end
@@ -118,7 +118,7 @@ local function of_operation(f)
   end
 end
 
---- What the option table of a function is known as, and its names; nil if it is none of Sluice's.
+-- What the option table of a function is known as, and its names; nil if it is none of Sluice's.
 function names.options_of(f)
   for _, list in ipairs { core.option_names(), fields.shared } do
     for key, value in pairs(list) do
@@ -150,7 +150,7 @@ local function all_of(kind)
   return list
 end
 
---- The name that is nearest to a global, field or method that is nil; nil if none is near.
+-- The name that is nearest to a global, field or method that is nil; nil if none is near.
 function names.nearest(kind, name)
   local strings = {}
   for _, known in ipairs(all_of(kind)) do

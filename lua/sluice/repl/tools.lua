@@ -162,9 +162,11 @@ function tools.time(f, ...)
   return finish(f(...))
 end
 
---- The globals of the prompt.
+-- The globals of the prompt.
 function tools.install(env)
-  env.help, env.time, env.show = tools.help, tools.time, sluice.show
+  for name, f in pairs { help = tools.help, time = tools.time, show = sluice.show } do
+    if rawget(env, name) == nil then rawset(env, name, f) end -- a file that ran before may have its own
+  end
 end
 
 return tools
