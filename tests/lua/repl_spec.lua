@@ -279,6 +279,37 @@ describe("history", function()
   end)
 end)
 
+describe("sluice.load", function()
+  it("finds the newer checkpoint of a run that removes the one it was about to read", function()
+    local checkpoint = require "sluice.checkpoint"
+    local dir = files.temporary()
+    core.make_dirs(dir .. "/checkpoints")
+    files.write(dir .. "/run.json", "{}")
+    local model = sluice.dit { input = { 1, 4, 4 }, patch = 2, hidden = 8, depth = 1, heads = 1, classes = 2 }
+    model:init(0)
+    local function save(step)
+      local path = ("%s/checkpoints/step-%07d.safetensors"):format(dir, step)
+      checkpoint.save(path, { model = model, diffusion = sluice.diffusion {}, weights = model:flatten(model:state()), step = step })
+      return path
+    end
+    local first, load_file, calls = save(1), sluice.io.load, 0
+    sluice.io.load = function(path)
+      calls = calls + 1
+      if calls == 1 then
+        save(2)
+        os.remove(first)
+      end
+      return load_file(path)
+    end
+    local ok, loaded = pcall(sluice.load, dir)
+    sluice.io.load = load_file
+    assert(ok, loaded)
+    assert.equal(2, loaded.step)
+    assert.equal(2, calls)
+    os.execute("rm -r " .. dir)
+  end)
+end)
+
 describe("errors", function()
   local function told(f, ...)
     local _, text = xpcall(f, faults.told, ...)
@@ -316,6 +347,7 @@ describe("errors", function()
     assert.equal("sample", names.nearest("field", "sampel"))
     assert.equal("totable", names.nearest("method", "totabel"))
     assert.equal(nil, names.nearest("global", "qqqqqqqq"))
+    assert.equal(nil, names.nearest("field", "foo"))
   end)
 end)
 

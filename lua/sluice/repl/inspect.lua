@@ -77,6 +77,14 @@ end
 
 local render
 
+-- A few numbers, as a shape or an interval: shown at any depth.
+local function is_short_list(t)
+  for k, v in next, t do
+    if math.type(k) ~= "integer" or k < 1 or k > 6 or type(v) ~= "number" then return false end
+  end
+  return true
+end
+
 local function items_of(t, state, depth)
   local items, n = {}, rawlen(t)
   for i = 1, math.min(n, LIST) do items[i] = render(rawget(t, i), state, depth) end
@@ -101,7 +109,7 @@ function render(v, state, depth)
   if depth > 0 and has(v, "__tostring") then return (inspect.string_of(v):match "^[^\n]*") end
   if state[v] then return "{ the table itself, again }" end
   if next(v) == nil then return "{}" end
-  if depth >= DEPTH then return "{ … }" end
+  if depth >= DEPTH and not is_short_list(v) then return "{ … }" end
   state[v] = true
   local text = joined(items_of(v, state, depth + 1), depth)
   state[v] = nil

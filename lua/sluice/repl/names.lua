@@ -135,6 +135,7 @@ local function all_of(kind)
   if kind == "global" then return names.members(_G) end
   local list = {}
   if kind == "method" then
+    list = names.members(sluice)
     for name, meta in pairs(debug.getregistry()) do
       if type(name) == "string" and name:match "^sluice%." and type(meta) == "table" then
         local index = rawget(meta, "methods") or rawget(meta, "__index")
@@ -158,7 +159,8 @@ function names.nearest(kind, name)
   end
   table.sort(strings)
   local near = fields.nearest(name, strings)
-  return near and #name > 2 and near or nil
+  local alike = near and (near:sub(1, 1) == name:sub(1, 1) or #name > 5) -- of short words most are near each other
+  return alike and #name > 2 and near or nil
 end
 
 return names
