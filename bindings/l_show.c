@@ -1,7 +1,8 @@
-/* core.draw: pictures in the terminal, through libchafa: Kitty's or Sixel graphics where the terminal has them, else
- * Unicode. */
+/* Pictures in the terminal, through libchafa: Kitty's or Sixel graphics where the terminal has them, else Unicode. */
 #include <chafa.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -9,14 +10,34 @@
 #include "lcore.h"
 
 typedef struct terminal {
+  FILE *out;
   ChafaTermInfo *info;
   ChafaPixelMode pixels;
   ChafaCanvasMode colours;
   int columns, rows, cell_width, cell_height;
 } terminal;
 
-static terminal look_at_terminal(void) {
-  terminal t = {.columns = 80, .rows = 24, .cell_width = 10, .cell_height = 20};
+/* Where the user looks: stdout, or stderr where stdout goes elsewhere; NULL if neither is a terminal that can move its
+ * cursor. */
+static FILE *terminal_file(void) {
+  const char *term = getenv("TERM");
+  if (!term || !*term || !strcmp(term, "dumb")) return NULL;
+  return isatty(STDOUT_FILENO) ? stdout : isatty(STDERR_FILENO) ? stderr : NULL;
+}
+
+static void read_size(terminal *t) {
+  struct winsize w;
+  if (ioctl(fileno(t->out), TIOCGWINSZ, &w) != 0 || w.ws_col < 2 || w.ws_row < 3) return;
+  t->columns = w.ws_col;
+  t->rows = w.ws_row;
+  if (w.ws_xpixel > w.ws_col && w.ws_ypixel > w.ws_row) {
+    t->cell_width = w.ws_xpixel / w.ws_col;
+    t->cell_height = w.ws_ypixel / w.ws_row;
+  }
+}
+
+static terminal look_at_terminal(FILE *out) {
+  terminal t = {.out = out, .columns = 80, .rows = 24, .cell_width = 10, .cell_height = 20};
   gchar **environment = g_get_environ();
   t.info = chafa_term_db_detect(chafa_term_db_get_default(), environment);
   g_strfreev(environment);
@@ -30,34 +51,27 @@ static terminal look_at_terminal(void) {
               : many ? CHAFA_CANVAS_MODE_INDEXED_256
               : some ? CHAFA_CANVAS_MODE_INDEXED_16
                      : CHAFA_CANVAS_MODE_FGBG;
-  struct winsize w;
-  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 && w.ws_row > 1) {
-    t.columns = w.ws_col;
-    t.rows = w.ws_row;
-    if (w.ws_xpixel > w.ws_col && w.ws_ypixel > w.ws_row) {
-      t.cell_width = w.ws_xpixel / w.ws_col;
-      t.cell_height = w.ws_ypixel / w.ws_row;
-    }
-  }
+  read_size(&t);
   return t;
 }
 
-/* Prints u8 [H,W,C] to stderr, as large as the picture is or the terminal allows. */
-static void print_picture(const sl_tensor *grid) {
+/* The picture's text, as large as it is or max_rows and the terminal allow; *rows: how many it takes. */
+static GString *picture_text(const terminal *t, const sl_tensor *grid, int max_rows, int *rows) {
   const sl_shape *s = sl_tensor_shape(grid);
-  terminal t = look_at_terminal();
   int height = (int)s->dim[0], width = (int)s->dim[1], channels = (int)s->dim[2];
-  int columns = (width + t.cell_width - 1) / t.cell_width * 2, rows = (height + t.cell_height - 1) / t.cell_height * 2;
-  if (columns > t.columns - 1) columns = t.columns - 1;
-  if (rows > t.rows - 2) rows = t.rows - 2;
-  chafa_calc_canvas_geometry(width, height, &columns, &rows, (float)t.cell_width / (float)t.cell_height, TRUE, FALSE);
+  bool symbols_only = t->pixels == CHAFA_PIXEL_MODE_SYMBOLS; /* a cell shows about two pixels, one above the other */
+  int columns = symbols_only ? width : (width + t->cell_width - 1) / t->cell_width * 2;
+  *rows = symbols_only ? (height + 1) / 2 : (height + t->cell_height - 1) / t->cell_height * 2;
+  if (columns > t->columns - 1) columns = t->columns - 1;
+  if (*rows > max_rows) *rows = max_rows;
+  chafa_calc_canvas_geometry(width, height, &columns, rows, (float)t->cell_width / (float)t->cell_height, TRUE, FALSE);
   ChafaSymbolMap *symbols = chafa_symbol_map_new();
   chafa_symbol_map_add_by_tags(symbols, CHAFA_SYMBOL_TAG_BLOCK | CHAFA_SYMBOL_TAG_SPACE);
   ChafaCanvasConfig *config = chafa_canvas_config_new();
-  chafa_canvas_config_set_geometry(config, columns, rows);
-  chafa_canvas_config_set_cell_geometry(config, t.cell_width, t.cell_height);
-  chafa_canvas_config_set_pixel_mode(config, t.pixels);
-  chafa_canvas_config_set_canvas_mode(config, t.colours);
+  chafa_canvas_config_set_geometry(config, columns, *rows);
+  chafa_canvas_config_set_cell_geometry(config, t->cell_width, t->cell_height);
+  chafa_canvas_config_set_pixel_mode(config, t->pixels);
+  chafa_canvas_config_set_canvas_mode(config, t->colours);
   chafa_canvas_config_set_symbol_map(config, symbols);
   ChafaCanvas *canvas = chafa_canvas_new(config);
   guint8 *rgb = g_malloc((gsize)height * (gsize)width * 3);
@@ -65,25 +79,67 @@ static void print_picture(const sl_tensor *grid) {
   for (gsize i = 0; i < (gsize)height * (gsize)width; i++)
     for (int c = 0; c < 3; c++) rgb[i * 3 + (gsize)c] = p[i * (gsize)channels + (gsize)(channels == 3 ? c : 0)];
   chafa_canvas_draw_all_pixels(canvas, CHAFA_PIXEL_RGB8, rgb, width, height, width * 3);
-  GString *text = chafa_canvas_print(canvas, t.info);
-  fwrite(text->str, 1, text->len, stderr);
-  fputc('\n', stderr);
-  fflush(stderr);
-  g_string_free(text, TRUE);
+  GString *text = chafa_canvas_print(canvas, t->info);
   g_free(rgb);
   chafa_canvas_unref(canvas);
   chafa_canvas_config_unref(config);
   chafa_symbol_map_unref(symbols);
-  chafa_term_info_unref(t.info);
+  return text;
 }
 
-/* core.draw(images[, columns]): float [N,C,H,W] in [-1, 1], C = 1 or 3, as sluice.save_png draws them */
+/* Room for the rows is made first, and the cursor put back: terminals differ in where graphics leave it. over: rows of
+ * the picture above that this one takes the place of. */
+static void print_picture(const terminal *t, const GString *text, int rows, int over) {
+  if (over) fprintf(t->out, "\r\033[%dA", over);
+  if (over && t->pixels == CHAFA_PIXEL_MODE_KITTY) fputs("\033_Ga=d,d=C,q=2\033\\", t->out); /* the one at the cursor */
+  if (over) fputs("\033[J", t->out);
+  for (int i = 0; i < rows; i++) fputc('\n', t->out);
+  fprintf(t->out, "\033[%dA\0337", rows);
+  fwrite(text->str, 1, text->len, t->out);
+  fprintf(t->out, "\0338\033[%dB\r", rows);
+  fflush(t->out);
+}
+
+static int option(lua_State *L, const char *name, int def) {
+  if (lua_type(L, 3) != LUA_TTABLE) return def;
+  lua_getfield(L, 3, name);
+  int v = (int)luaL_optinteger(L, -1, def);
+  lua_pop(L, 1);
+  return v;
+}
+
+/* core.draw(images[, columns[, { rows = most of the terminal's, over = rows }]]) -> rows, nil without a terminal: float
+ * [N,C,H,W] in [-1, 1], C = 1 or 3, as sluice.save_png draws them. over: of an earlier picture just above, to be
+ * replaced. */
 static int l_draw(lua_State *L) {
   sl_tensor *images = slL_check_tensor(L, 1), **grid = slL_push_tensor(L);
   sl_png_options o = {.columns = (int)luaL_optinteger(L, 2, 0)};
+  FILE *out = terminal_file();
+  if (!out) return 0;
   slL_try(L, sl_image_grid(images, &o, grid));
-  print_picture(*grid);
-  return 0;
+  terminal t = look_at_terminal(out);
+  int rows, most = option(L, "rows", t.rows), over = option(L, "over", 0);
+  if (most > t.rows - 2) most = t.rows - 2;
+  if (over > t.rows - 1) over = 0; /* it has scrolled out */
+  GString *text = picture_text(&t, *grid, most < 1 ? 1 : most, &rows);
+  print_picture(&t, text, rows, over);
+  g_string_free(text, TRUE);
+  chafa_term_info_unref(t.info);
+  lua_pushinteger(L, rows);
+  return 1;
 }
 
-void slL_open_show(lua_State *L) { slL_core(L, "draw", l_draw); }
+/* core.terminal() -> rows, columns of the terminal that core.draw draws in; nothing without one */
+static int l_terminal(lua_State *L) {
+  terminal t = {.out = terminal_file(), .columns = 80, .rows = 24};
+  if (!t.out) return 0;
+  read_size(&t);
+  lua_pushinteger(L, t.rows);
+  lua_pushinteger(L, t.columns);
+  return 2;
+}
+
+void slL_open_show(lua_State *L) {
+  slL_core(L, "draw", l_draw);
+  slL_core(L, "terminal", l_terminal);
+}

@@ -56,6 +56,15 @@ static int index_lazy(lua_State *L) {
   return 1;
 }
 
+/* core.lazy_names(): the names that index_lazy knows. */
+static int l_lazy_names(lua_State *L) {
+  lua_newtable(L);
+  for (int i = 0; lazy_rows[i].name; i++) {
+    lua_pushstring(L, lazy_rows[i].name);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
 /*** sluice.version: string
 Major, minor and patch number, as "0.1.0".
 @example print(sluice.version:match "^%d+%.%d+%.%d+$" ~= nil)  --> true */
@@ -224,6 +233,7 @@ static void share_with_core(lua_State *L, int module) {
   slL_core(L, "signature", l_signature);
   slL_core(L, "set_memory", l_set_memory);
   slL_core(L, "classes", l_classes);
+  slL_core(L, "lazy_names", l_lazy_names);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   luaL_getsubtable(L, -1, "sluice.core");
   lua_getfield(L, module, "version");

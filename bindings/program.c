@@ -2,84 +2,15 @@
  * lua/sluice/cli.lua. */
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <lualib.h>
 
-#include "lbind.h"
-#include "lcore.h"
+#include "program_interrupt.h"
 #include "program_prompt.h"
 #include "sluice/version.h"
-
-/* What the signal handler sees: the one place with a global, since a handler takes no argument. */
-static lua_State *volatile running;
-static sl_context *volatile running_context;
-
-static void on_interrupt_hook(lua_State *L, lua_Debug *ar) {
-  (void)ar;
-  lua_sethook(L, NULL, 0, 0);
-  sl_context_cancel_clear(running_context);
-  luaL_error(L, "interrupted");
-}
-
-/* While a training finishes its step and saves: the first Ctrl-C only asks, the second ends the process. */
-static volatile sig_atomic_t graceful, stop_asked;
-
-static void on_interrupt(int signal_number) {
-  if (graceful && !stop_asked) {
-    stop_asked = 1;
-    return;
-  }
-  if (graceful) {
-    signal(signal_number, SIG_DFL);
-    raise(signal_number);
-    return;
-  }
-  signal(signal_number, SIG_DFL); /* a second Ctrl-C ends the process */
-  if (running_context) sl_context_cancel(running_context);
-  if (running) lua_sethook(running, on_interrupt_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
-}
-
-/* core.stop_on_interrupt(true): from now on Ctrl-C is to be asked for with core.stop_asked(). */
-static int l_stop_on_interrupt(lua_State *L) {
-  stop_asked = 0;
-  graceful = lua_toboolean(L, 1);
-  return 0;
-}
-
-static int l_stop_asked(lua_State *L) {
-  lua_pushboolean(L, stop_asked);
-  return 1;
-}
-
-static int with_traceback(lua_State *L) {
-  const char *text = lua_tostring(L, 1);
-  if (!text) {
-    if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
-    text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
-  }
-  luaL_traceback(L, L, text, 1);
-  return 1;
-}
-
-int program_call(lua_State *L, int n_args, int n_results) {
-  int base = lua_gettop(L) - n_args;
-  lua_pushcfunction(L, with_traceback);
-  lua_insert(L, base);
-  struct sigaction old, act = {.sa_handler = on_interrupt};
-  sigemptyset(&act.sa_mask);
-  running = L;
-  sigaction(SIGINT, &act, &old);
-  int status = lua_pcall(L, n_args, n_results, base);
-  graceful = 0;
-  sigaction(SIGINT, &old, NULL);
-  running = NULL;
-  lua_sethook(L, NULL, 0, 0); /* the core may have stopped the work before the hook came to */
-  sl_context_cancel_clear(running_context);
-  lua_remove(L, base);
-  return status;
-}
 
 void program_report(lua_State *L) {
   const char *text = lua_tostring(L, -1);
@@ -171,40 +102,63 @@ static bool run_command(lua_State *L, int argc, char **argv) {
   return false;
 }
 
+/* --- options, as lua5.4 has them --- */
+
 typedef struct options {
   int script; /* position in argv of the first that is no option; argc if none */
-  bool interactive, executed, version, command, bad;
+  bool interactive, executed, version, no_environment, help;
+  const char *bad; /* an option that is none, or lacks its value */
 } options;
 
 static const char usage[] =
-    "usage: sluice [-e CODE] [-i] [-l NAME] [-v] [FILE [ARGS]]   a prompt, or a Lua file as with lua5.4\n"
+    "usage: sluice [OPTIONS] [FILE [ARGS]]   a prompt, or a Lua file; - is standard input\n"
+    "  -e CODE   runs CODE           -i  a prompt after FILE or CODE   -v, --version\n"
+    "  -l NAME   NAME = require NAME (-l GLOBAL=NAME)                  -W  warnings on\n"
+    "  -E        heeds neither LUA_INIT nor LUA_PATH nor LUA_CPATH     --  ends the options\n"
     "       sluice run FILE [ARGS]\n"
-    "       sluice COMMAND …   `sluice help` lists the commands: train, sample, runs, inspect …\n";
+    "       sluice COMMAND …   `sluice help` lists the commands: train, sample, runs, inspect …\n"
+    "At the prompt: Tab completes, the arrow keys recall earlier lines, Ctrl-R searches them, Ctrl-C drops the line\n"
+    "or stops what runs, Ctrl-D leaves; help() tells more.\n"
+    "Environment: LUA_INIT_5_4, LUA_INIT as for lua5.4; SLUICE_INIT and SLUICE_HISTORY name the prompt's start-up\n"
+    "file (~/.config/sluice/init.lua) and its history (~/.local/state/sluice/history), none if they are empty.\n";
 
 static bool is_command(const char *word) {
   size_t n = strlen(word);
   return !strchr(word, '.') && !strchr(word, '/') && n && strcmp(word, "-") && access(word, F_OK) != 0;
 }
 
+/* One option without a value; false if there is none of that name. */
+static bool read_flag(options *o, const char *a) {
+  if (!strcmp(a, "-i")) o->interactive = true;
+  else if (!strcmp(a, "-v") || !strcmp(a, "--version")) o->version = true;
+  else if (!strcmp(a, "-E")) o->no_environment = true;
+  else if (!strcmp(a, "--help") || !strcmp(a, "-h")) o->help = true;
+  else return !strcmp(a, "-W");
+  return true;
+}
+
 static options read_options(int argc, char **argv) {
   options o = {.script = argc};
-  for (int i = 1; i < argc; i++) {
+  for (int i = 1; i < argc && !o.help; i++) {
     const char *a = argv[i];
     if (a[0] != '-' || !a[1]) return o.script = i, o;
     if (!strcmp(a, "--")) return o.script = i + 1, o;
-    if (!strcmp(a, "-i")) o.interactive = true;
-    else if (!strcmp(a, "-v") || !strcmp(a, "--version")) o.version = true;
-    else if (!strcmp(a, "--help") || !strcmp(a, "-h")) return o.bad = true, o.version = true, o;
-    else if ((a[1] == 'e' || a[1] == 'l') && (a[2] || i + 1 < argc)) i += !a[2], o.executed |= a[1] == 'e';
-    else return o.bad = true, o;
+    if (a[1] == 'e' || a[1] == 'l') {
+      if (!a[2] && (i + 1 == argc || argv[i + 1][0] == '-')) return o.bad = a, o;
+      i += !a[2];
+      o.executed |= a[1] == 'e';
+    } else if (!read_flag(&o, a)) {
+      return o.bad = a, o;
+    }
   }
   return o;
 }
 
-/* -e and -l in the order given. */
+/* -e, -l and -W in the order given. */
 static bool run_options(lua_State *L, int end, char **argv) {
   for (int i = 1; i < end; i++) {
     const char *a = argv[i];
+    if (a[0] == '-' && a[1] == 'W') lua_warning(L, "@on", 0);
     if (a[0] != '-' || (a[1] != 'e' && a[1] != 'l')) continue;
     const char *text = a[2] ? a + 2 : argv[++i];
     if (a[1] == 'l' && !run_library(L, text)) return false;
@@ -213,40 +167,71 @@ static bool run_options(lua_State *L, int end, char **argv) {
   return true;
 }
 
-static bool run_all(lua_State *L, int argc, char **argv) {
-  options o = read_options(argc, argv);
-  if (o.bad) {
-    fputs(usage, o.version ? stdout : stderr);
-    return o.version;
-  }
-  if (o.version) printf("sluice %s, %s\n", SLUICE_VERSION, LUA_RELEASE);
-  if (o.script == 1 && argc > 2 && !strcmp(argv[1], "run")) {
-    set_arg(L, argc, argv, 2);
-    return run_file(L, argv[2]);
-  }
-  if (o.script == 1 && argc > 1 && is_command(argv[1])) return run_command(L, argc, argv);
-  bool file = o.script < argc;
-  set_arg(L, argc, argv, file ? o.script : 0);
-  if (!run_options(L, o.script, argv)) return false;
-  if (file && !run_file(L, argv[o.script])) return false;
-  if (!file && !o.executed && !o.version && !isatty(STDIN_FILENO) && !o.interactive) return run_file(L, "-");
-  if (o.interactive || (!file && !o.executed && !o.version)) program_prompt(L);
+/* LUA_INIT_5_4, else LUA_INIT: code, or @ and the name of a file. */
+static bool run_lua_init(lua_State *L) {
+  const char *name = "LUA_INIT_" LUA_VERSION_MAJOR "_" LUA_VERSION_MINOR, *text = getenv(name);
+  if (!text) text = getenv(name = "LUA_INIT");
+  if (!text) return true;
+  if (text[0] == '@') return run_chunk(L, luaL_loadfile(L, text + 1), false);
+  const char *chunk = lua_pushfstring(L, "=%s", name);
+  bool ok = run_chunk(L, luaL_loadbuffer(L, text, strlen(text), chunk), false);
+  lua_pop(L, 1);
+  return ok;
+}
+
+static void print_version(void) {
+  printf("Sluice %s, %s\n", SLUICE_VERSION, LUA_RELEASE);
+  fflush(stdout);
+}
+
+/* What lua5.4 does with its arguments. */
+static bool run_as_lua(lua_State *L, int argc, char **argv, const options *o) {
+  bool file = o->script < argc, asked = o->executed || o->version;
+  bool prompt = o->interactive || (!file && !asked && isatty(STDIN_FILENO));
+  if (o->version || prompt) print_version();
+  set_arg(L, argc, argv, file ? o->script : 0);
+  if (!o->no_environment && !run_lua_init(L)) return false;
+  if (!run_options(L, o->script, argv)) return false;
+  if (file && !run_file(L, argv[o->script])) return false;
+  if (prompt) program_prompt(L);
+  else if (!file && !asked) return run_file(L, "-");
   return true;
+}
+
+static bool run_all(lua_State *L, int argc, char **argv, const options *o) {
+  bool first = o->script == 1 && argc > 1;
+  if (first && argc > 2 && !strcmp(argv[1], "run")) {
+    set_arg(L, argc, argv, 2);
+    return run_lua_init(L) && run_file(L, argv[2]);
+  }
+  if (first && is_command(argv[1])) return run_command(L, argc, argv);
+  return run_as_lua(L, argc, argv, o);
 }
 
 static int protected_main(lua_State *L) {
   int argc = (int)lua_tointeger(L, 1);
   char **argv = lua_touserdata(L, 2);
+  options o = read_options(argc, argv);
+  if (o.help) fputs(usage, stdout);
+  if (o.bad)
+    fprintf(stderr, "sluice: %s: %s; sluice --help lists the options\n", o.bad,
+            !strcmp(o.bad, "-e") || !strcmp(o.bad, "-l") ? "needs a value" : "there is no such option");
+  if (o.bad || o.help) {
+    lua_pushboolean(L, !o.bad);
+    return 1;
+  }
+  if (o.no_environment) { /* package and the rest look for this */
+    lua_pushboolean(L, true);
+    lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
+  }
   luaL_openlibs(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, luaopen_sluice);
   lua_setfield(L, -2, "sluice");
   luaL_requiref(L, "sluice", luaopen_sluice, 1);
-  slL_core(L, "stop_on_interrupt", l_stop_on_interrupt);
-  slL_core(L, "stop_asked", l_stop_asked);
-  running_context = slL_context(L);
+  program_interrupt_open(L);
   lua_settop(L, 2);
-  lua_pushboolean(L, run_all(L, argc, argv));
+  lua_pushboolean(L, run_all(L, argc, argv, &o));
   return 1;
 }
 
@@ -262,7 +247,7 @@ int main(int argc, char **argv) {
   bool ok = lua_pcall(L, 2, 1, 0) == LUA_OK;
   if (!ok) program_report(L);
   else ok = lua_toboolean(L, -1);
+  program_interrupt_close();
   lua_close(L);
-  running_context = NULL;
   return ok ? 0 : 1;
 }

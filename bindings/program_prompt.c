@@ -1,77 +1,68 @@
-/* The plain prompt: a line is an expression to show or a statement to run; incomplete statements go on. */
 #include "program_prompt.h"
 #include "sluice/version.h"
 
-#include <lauxlib.h>
+#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-/* Pushes the next line without its newline; false at the end of the input. */
-static int push_line(lua_State *L, int first) {
-  static const char *const prompts[] = {">> ", "> "};
-  char *line = NULL;
-  size_t size = 0;
-  fputs(prompts[first], stdout);
-  fflush(stdout);
-  ssize_t n = getline(&line, &size, stdin);
-  if (n < 0) {
-    free(line);
-    return 0;
-  }
-  if (n && line[n - 1] == '\n') n--;
-  lua_pushlstring(L, line, (size_t)n);
-  free(line);
-  return 1;
+#include "program_interrupt.h"
+
+/* console.line(prompt) -> the line; nil, "end" or "interrupted" */
+static int l_line(lua_State *L) {
+  line_status s = line_read(L, luaL_checkstring(L, 1));
+  if (s == LINE_READ) return 1;
+  lua_pushnil(L);
+  lua_pushstring(L, s == LINE_END ? "end" : "interrupted");
+  return 2;
 }
 
-static int is_incomplete(lua_State *L, int status) {
-  size_t n;
-  const char *text = status == LUA_ERRSYNTAX ? lua_tolstring(L, -1, &n) : NULL;
-  return text && n >= 5 && !strcmp(text + n - 5, "<eof>");
+static int l_remember(lua_State *L) {
+  line_remember(luaL_checkstring(L, 1));
+  return 0;
 }
 
-/* Turns the line on the top into a chunk, reading on while it is incomplete. Leaves the chunk or a message alone on the
- * stack. */
-static int load_statement(lua_State *L) {
-  size_t n;
-  const char *line = lua_tolstring(L, 1, &n);
-  const char *as_value = lua_pushfstring(L, "return %s", line);
-  if (luaL_loadbuffer(L, as_value, strlen(as_value), "=stdin") == LUA_OK) return LUA_OK;
-  lua_settop(L, 1);
-  for (;;) {
-    line = lua_tolstring(L, 1, &n);
-    int status = luaL_loadbuffer(L, line, n, "=stdin");
-    if (!is_incomplete(L, status) || !push_line(L, 0)) return status;
-    lua_remove(L, -2); /* the message */
-    lua_pushliteral(L, "\n");
-    lua_insert(L, -2);
-    lua_concat(L, 3);
-  }
-}
-
-static void show(lua_State *L) {
-  int n = lua_gettop(L);
-  if (!n) return;
-  luaL_checkstack(L, 2, "too many results to show");
-  lua_getglobal(L, "print");
+/* console.call(f, …) -> true and its results, or false and the text of its error. Ctrl-C stops f. */
+static int l_call(lua_State *L) {
+  int status = program_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  lua_pushboolean(L, status == LUA_OK);
   lua_insert(L, 1);
-  if (program_call(L, n, 0) != LUA_OK) program_report(L);
+  return lua_gettop(L);
 }
+
+/* Between lines Ctrl-C does nothing. */
+static void ignore(int signal_number) { (void)signal_number; }
+
+/* console.open(complete): prepares for console.line. complete(text before the cursor, columns) -> insert, show */
+static int l_open(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  line_open(L, 1);
+  return 0;
+}
+
+static const luaL_Reg console[] = {{"open", l_open},
+                                   {"line", l_line},
+                                   {"remember", l_remember},
+                                   {"call", l_call},
+                                   {"history_append", history_append},
+                                   {"history_replace", history_replace},
+                                   {NULL, NULL}};
 
 void program_prompt(lua_State *L) {
-  printf("Sluice %s, %s\n", SLUICE_VERSION, LUA_RELEASE);
-  lua_settop(L, 0);
-  while (push_line(L, 1)) {
-    int status = load_statement(L);
-    if (status == LUA_OK) {
-      lua_replace(L, 1);
-      lua_settop(L, 1);
-      status = program_call(L, 0, LUA_MULTRET);
-    }
-    if (status == LUA_OK) show(L);
-    else program_report(L);
-    lua_settop(L, 0);
+  struct sigaction old, act = {.sa_handler = ignore};
+  sigemptyset(&act.sa_mask);
+  sigaction(SIGINT, &act, &old);
+  program_interrupt_patient(true);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "sluice.repl");
+  int status = lua_pcall(L, 1, 1, 0);
+  if (status == LUA_OK) {
+    lua_getfield(L, -1, "run");
+    luaL_newlib(L, console);
+    lua_pushboolean(L, line_edited());
+    lua_setfield(L, -2, "edited");
+    status = lua_pcall(L, 1, 0, 0);
   }
-  putchar('\n');
+  line_close();
+  program_interrupt_patient(false);
+  sigaction(SIGINT, &old, NULL);
+  if (status != LUA_OK) program_report(L);
 }

@@ -28,6 +28,7 @@ sluice_pkg(ARCHIVE libarchive libarchive-dev)
 sluice_pkg(JPEG libjpeg libjpeg62-turbo-dev)
 sluice_pkg(ZSTD libzstd libzstd-dev)
 sluice_pkg(CHAFA chafa "libchafa-dev libglib2.0-dev") # bindings only
+sluice_pkg(EDIT libedit libedit-dev) # the program only
 target_link_libraries(sluice_dependencies INTERFACE
   PkgConfig::PNG PkgConfig::ZLIB PkgConfig::CJSON PkgConfig::XXHASH PkgConfig::ARCHIVE
   PkgConfig::JPEG PkgConfig::ZSTD)

@@ -37,8 +37,14 @@ typedef struct fault {
   sl_status status;
 } fault;
 
+static bool exists(const char *path) {
+  struct stat s;
+  return stat(path, &s) == 0;
+}
+
+/* *gone: one of them is no longer there. */
 static sl_status read_list(sl_context *ctx, const char *run, const char *folder, struct dirent **names, int n,
-                           sl_status (*read)(void *user, const char *file), void *user) {
+                           sl_status (*read)(void *user, const char *file), void *user, bool *gone) {
   char file[PATH_MAX];
   fault last = {{0}, SL_STATUS_OK};
   for (int i = 0; i < n; i++) {
@@ -49,6 +55,8 @@ static sl_status read_list(sl_context *ctx, const char *run, const char *folder,
       if (i > 0) sl_context_log(ctx, "warning: %s; using %s, of step %lld", last.text, file, step_of(names[i]->d_name));
       return status;
     }
+    *gone = !exists(file);
+    if (*gone) return status;
     if (i > 0) sl_context_log(ctx, "warning: %s", last.text);
     last.status = status;
     snprintf(last.text, sizeof last.text, "%s", sl_error());
@@ -56,6 +64,10 @@ static sl_status read_list(sl_context *ctx, const char *run, const char *folder,
   SL_REQUIRE(n > 0, IO, "%s has no checkpoint yet", run);
   return sl_fail(last.status, "%s: none of its %d checkpoints can be read; the last: %s", run, n, last.text);
 }
+
+/* A run that goes on meanwhile may write a newer checkpoint and remove these: then they are looked for again, so often.
+ */
+#define LOOKS 20
 
 static bool is_folder(const char *path) {
   struct stat s;
@@ -66,14 +78,18 @@ sl_status sl_checkpoint_newest(sl_context *ctx, const char *path, sl_status (*re
                                void *user) {
   if (!is_folder(path)) return read(user, path);
   char folder[PATH_MAX];
-  struct stat s;
   SL_TRY(join(folder, path, "run.json"));
-  SL_REQUIRE(stat(folder, &s) == 0, IO, "%s is not a run's folder: it has no run.json", path);
+  SL_REQUIRE(exists(folder), IO, "%s is not a run's folder: it has no run.json", path);
   SL_TRY(join(folder, path, "checkpoints"));
-  struct dirent **names = NULL;
-  int n = scandir(folder, &names, is_checkpoint, newest_first);
-  sl_status status = read_list(ctx, path, folder, names, n > 0 ? n : 0, read, user);
-  for (int i = 0; i < n; i++) free(names[i]);
-  free(names);
+  sl_status status = SL_STATUS_OK;
+  bool gone = true;
+  for (int k = 0; gone && k < LOOKS; k++) {
+    struct dirent **names = NULL;
+    int n = scandir(folder, &names, is_checkpoint, newest_first);
+    gone = false;
+    status = read_list(ctx, path, folder, names, n > 0 ? n : 0, read, user, &gone);
+    for (int i = 0; i < n; i++) free(names[i]);
+    free(names);
+  }
   return status;
 }

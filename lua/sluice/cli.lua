@@ -70,15 +70,6 @@ function cli.whole()
   return p
 end
 
--- An error's text with the user's own lines of the traceback; the program's own say nothing to a user.
-local function told(message)
-  local lines = { (tostring(message):gsub("^%[sluice[%w_.]*%]:%d+: ", "")) }
-  for line in debug.traceback("", 2):gmatch("[^\n]+") do
-    if line:match("^%s") and not line:match("^%s*%[") and not line:match("^%s*%(") then lines[#lines + 1] = line end
-  end
-  return table.concat(lines, "\n")
-end
-
 local function run(args)
   local command = cli.command(args[1])
   local rest = arguments.join_negative(table.move(args, 2, #args, 1, {}))
@@ -87,7 +78,7 @@ end
 
 -- args[1] is the command's name.
 function cli.main(args)
-  local ok, message = xpcall(run, told, args)
+  local ok, message = xpcall(run, require("sluice.faults").told, args)
   if not ok then arguments.fail(message, tostring(message):match("^interrupted") and 130) end
 end
 

@@ -1,4 +1,6 @@
 -- A line that tells how far long work is: rewritten in place on a terminal, a line now and then elsewhere.
+local core = require "sluice.core"
+
 local progress = {}
 progress.__index = progress
 
@@ -28,6 +30,8 @@ function progress:update(done, text, more)
   local line = ("%d/%d  %s%.3g %s/s  %s, %s left%s"):format(done, self.total, text and text .. "  " or "", rate, self.unit,
     clock_text(spent), clock_text(eta), more and "  " .. more or "")
   if self.tty then
+    local _, columns = core.terminal()
+    line = line:sub(1, (columns or 10000) - 1) -- a line that wraps could not be rewritten
     self.out:write("\r", line, (" "):rep(math.max(0, self.width - #line)))
     self.width = #line
   else

@@ -147,6 +147,10 @@ end
 
 local sample = {}
 
+-- observer(r, first, batch): called for each part, images first … first+batch-1 (from 0), where the user watches no steps: a function
+-- called after each step with the sampler, or nil.
+sample.observer = nil
+
 --- sluice.sampler(options) -> sampler
 --- The same as sluice.sample, driven by hand: one batch of images, drawn a step at a time. Look at them, edit x, stop, go on later.
 --- @param options table  as of sluice.sample, but for on_step and keep
@@ -186,8 +190,10 @@ end
 local function draw(r, first, n, stop)
   local s <close> = core.sampler(part_of(r, first, n)) -- its arena is given back at once
   if r.keep then r.keep:begin() end
+  local watch = not stop and sample.observer and sample.observer(r, first, n)
   for state in s:steps() do
     if r.keep then r.keep:see(state) end
+    if watch then watch(state) end
     if stop and stop(state, first, n, r.n) == false then break end
   end
   return s.x:to "cpu"

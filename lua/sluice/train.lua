@@ -178,7 +178,9 @@ local function loop(run)
 end
 
 local function go_on_line(run)
-  return ("sluice train --resume %s"):format(run.dir)
+  if run.source == "" then return ('sluice.train(recipe, { resume = "%s" })'):format(run.dir) end
+  local typed = require("sluice.faults").at_prompt() and 'sluice.train(nil, { resume = "%s" })' or "sluice train --resume %s"
+  return typed:format(run.dir)
 end
 
 -- Runs to the end, to a Ctrl-C or to an error; what was reached is saved unless it is what went wrong.

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/checkpoint.h"
 #include "io/tensor_file.h"
 #include "on_context.h"
 #include "sluice.h"
@@ -132,6 +133,28 @@ static void test_a_run_gives_its_newest_whole_checkpoint(void **state) {
   sl_checkpoint_free(c);
   damage(at("run/checkpoints/step-0000009.safetensors"));
   FAILS(sl_checkpoint_load(ctx, at("run"), &c), FORMAT, "none of its 2 checkpoints can be read; the last:");
+}
+
+/* A run that goes on: while its checkpoint 1 is about to be read, 2 is written and 1 removed. */
+static sl_status read_while_it_goes_on(void *user, const char *file) {
+  if (++*(int *)user > 1) {
+    assert_non_null(strstr(file, "step-0000002"));
+    return SL_STATUS_OK;
+  }
+  assert_non_null(strstr(file, "step-0000001"));
+  fclose(fopen(at("goes-on/checkpoints/step-0000002.safetensors"), "w"));
+  remove(file);
+  return sl_fail(SL_STATUS_IO, "%s: no such file", file);
+}
+
+static void test_a_checkpoint_that_goes_meanwhile_is_no_fault(void **state) {
+  (void)state;
+  int calls = 0;
+  assert_int_equal(mkdir(at("goes-on"), 0777) | mkdir(at("goes-on/checkpoints"), 0777), 0);
+  fclose(fopen(at("goes-on/run.json"), "w"));
+  fclose(fopen(at("goes-on/checkpoints/step-0000001.safetensors"), "w"));
+  OK(sl_checkpoint_newest(ctx, at("goes-on"), read_while_it_goes_on, &calls));
+  assert_int_equal(calls, 2);
 }
 
 /* --- samples --- */
@@ -277,6 +300,7 @@ int main(void) {
       cmocka_unit_test(test_a_checkpoint_tells_what_it_is),
       cmocka_unit_test(test_what_is_no_checkpoint_is_refused),
       cmocka_unit_test(test_a_run_gives_its_newest_whole_checkpoint),
+      cmocka_unit_test(test_a_checkpoint_that_goes_meanwhile_is_no_fault),
       cmocka_unit_test(test_an_image_depends_on_seed_and_number),
       cmocka_unit_test(test_hooks_see_every_step_and_stop),
       cmocka_unit_test(test_sampling_options_are_checked),

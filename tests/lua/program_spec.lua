@@ -33,8 +33,8 @@ describe("the program", function()
     local name = script "local t = sluice.ones{2}\nreturn t:matmul(sluice.ones{3, 3})"
     local text, code = run("run " .. name)
     assert.equal(1, code)
-    assert(text:find(name .. ":2: matmul", 1, true), text)
-    assert(text:find("stack traceback", 1, true), text)
+    assert(text:find("sluice: " .. name .. ":2: matmul", 1, true), text)
+    assert.falsy(text:find("stack traceback", 1, true), text) -- the message says it all
     os.remove(name)
     assert.equal(7, select(2, run "-e 'os.exit(7)'"))
     assert.equal(0, select(2, run "-e 'return 1'"))
@@ -72,6 +72,90 @@ describe("the program", function()
     assert(run("-v"):find "Sluice 0" or run("-v"):find "sluice 0")
   end)
 
+  it("takes lua5.4's options and environment", function()
+    local name = script "print 'from the file'"
+    local code = script "error 'in the file'"
+    local function with(variables, arguments)
+      local pipe = assert(io.popen(("env %s %s %s 2>&1"):format(variables, program, arguments)))
+      local text = pipe:read "a"
+      return text, select(3, pipe:close())
+    end
+    assert.equal("li\n1\n", (with("LUA_INIT='print \"li\"'", "-e 'print(1)'")))
+    assert.equal("from the file\n1\n", (with("LUA_INIT=@" .. name, "-e 'print(1)'")))
+    assert.equal("from the file\n1\n", (with("LUA_INIT=x LUA_INIT_5_4=@" .. name, "-e 'print(1)'")))
+    assert.equal("1\n", (with("LUA_INIT='print \"li\"'", "-E -e 'print(1)'")))
+    assert.falsy(with("LUA_PATH=/nowhere/?.lua", "-E -e 'print(package.path)'"):find "/nowhere")
+    local text, status = with("LUA_INIT='error [[x]]'", "-e 'print(1)'")
+    assert.equal("sluice: LUA_INIT:1: x\n", text)
+    assert.equal(1, status)
+    assert.equal(1, select(2, with("LUA_INIT=@/no/such/file", "-e ''")))
+    assert.equal("", (run [[-e 'warn "x"']]))
+    assert.equal("Lua warning: x\n", (run [[-W -e 'warn "x"']]))
+    local args = script "print(...)"
+    assert.equal("a\tb\n", (run("- a b < " .. args)))
+    os.remove(args)
+    assert.equal("from the file\n", (run("-- " .. name)))
+    assert.equal("true\ttable\n", (run [[-l m=math -e 'print(m == math, type(m))']]))
+    text, status = run "-e"
+    assert(text:find "needs a value" and status == 1, text)
+    text, status = run "--no-such"
+    assert(text:find("--no-such", 1, true) and status == 1, text)
+    text, status = run("-i " .. code .. " < /dev/null")
+    assert(text:find "in the file" and not text:find "> " and status == 1, text)
+    os.remove(name)
+    os.remove(code)
+  end)
+
+  it("tells of an error what the user can use", function()
+    local name = script "local function f() error 'oh' end\nlocal function g() f() end\ng()"
+    assert.equal((("sluice: @:1: oh\nstack traceback:\n\t@:1: in function 'f'\n\t@:2: in function 'g'\n\t@:3: in main chunk\n")
+      :gsub("@", name)), (run(name)))
+    os.remove(name)
+    assert.equal("sluice: (command line):1: sluice.sample: model and diffusion must be given\n", (run "-e 'sluice.sample {}'"))
+    assert.equal("sluice: (error object) { code = 3 }\n", (run "-e 'error { code = 3 }'"))
+    assert.equal("sluice: (error object is a nil value)\n", (run "-e 'error()'"))
+    local text = run [[-e 'coroutine.wrap(function() error "inside" end)()']]
+    assert.equal("sluice: (command line):1: (command line):1: inside\n", text)
+    assert(run [[-e 'coroutine.resume(1)']]:find("bad argument #1 to 'resume' (coroutine expected, got number)", 1, true))
+    text = run [[-e 'local function r() return 1 + r() end r()']]
+    assert(text:find "stack overflow" and #text < 2000, text)
+  end)
+
+  it("reads the start-up file for the prompt alone, and an error in it is not fatal", function()
+    local name = script "greeting = 'hello'\nerror 'late'"
+    local function prompt(variables, arguments, input)
+      local pipe = assert(io.popen(("printf '%s' | env %s %s %s 2>&1"):format(input, variables, program, arguments)))
+      local text = pipe:read "a"
+      return text, select(3, pipe:close())
+    end
+    local text, status = prompt("SLUICE_INIT=" .. name, "-i", "greeting\\n")
+    assert(text:find("sluice: " .. name .. ":2: late", 1, true) and text:find "> hello\n" and status == 0, text)
+    assert(prompt("SLUICE_INIT=" .. name, "-E -i", "greeting\\n"):find "> nil\n")
+    assert.equal("nil\n", (prompt("SLUICE_INIT=" .. name, "", "print(greeting)\\n")))
+    assert(prompt("SLUICE_INIT=/no/such.lua", "-i", "1\\n"):find "/no/such.lua.*> 1\n")
+    os.execute(("mkdir -p %s.d/sluice && cp %s %s.d/sluice/init.lua"):format(name, name, name))
+    assert(prompt("-u SLUICE_INIT XDG_CONFIG_HOME=" .. name .. ".d", "-i", "greeting\\n"):find "> hello\n")
+    assert(prompt("SLUICE_INIT= XDG_CONFIG_HOME=" .. name .. ".d", "-i", "greeting\\n"):find "> nil\n")
+    os.execute(("rm -r %s %s.d"):format(name, name))
+  end)
+
+  it("prints what a line gives", function()
+    local name = script(table.concat({
+      "{ 3, x = 1 }", "= 1, nil", "print()", "(function() end)()", "(function() return nil end)()", "a = 5", "_", "7", "_ + 1", "1 +",
+      "1", "{", "}", "x y", "setmetatable({}, { __tostring = function() error 'no' end })", "exit", "'not reached'",
+    }, "\n") .. "\n")
+    local text, status = run("-i < " .. name)
+    os.remove(name)
+    assert.equal(0, status)
+    for _, want in ipairs {
+      "> { 3, x = 1 }\n", "> 1\tnil\n", "> \n> > nil\n> > 1\n> 7\n> 8\n> >> 2\n> >> {}\n", "syntax error near 'y'",
+      "its __tostring failed: ",
+    } do
+      assert(text:find(want, 1, true), want .. text)
+    end
+    assert.falsy(text:find("not reached", 1, true))
+  end)
+
   it("names its commands to who asks for another", function()
     local text, code = run "trian x"
     assert.equal(1, code)
@@ -84,6 +168,13 @@ describe("the program", function()
     local start = os.time()
     for _ = 1, 20 do run("run " .. name) end
     assert(os.time() - start <= 3, "more than 100 ms a start")
+    os.remove(name)
+  end)
+
+  it("stops coroutines at Ctrl-C", function()
+    local name = script "print(pcall(coroutine.wrap(function() while true do end end)))"
+    local text = run("run " .. name .. " & pid=$!; sleep 0.3; kill -INT $pid; wait $pid")
+    assert(text:find("false\t.*interrupted"), text)
     os.remove(name)
   end)
 

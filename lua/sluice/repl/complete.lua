@@ -1,0 +1,277 @@
+-- What may stand at the cursor: names of live values, option names inside a call's braces, files inside a string.
+local core = require "sluice.core"
+local names = require "sluice.repl.names"
+
+local complete = {}
+
+local MOST = 120 -- names that are listed
+local KEYWORDS = {
+  "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in", "local", "nil", "not", "or", "repeat",
+  "return", "then", "true", "until", "while",
+}
+
+-- --- reading what was typed ---
+
+-- The long bracket that begins at `at` ("[[", "[==["): what closes it, or nil.
+local function long_close(text, at)
+  local level = text:match("^%[(=*)%[", at)
+  return level and "]" .. level .. "]"
+end
+
+-- Where the string that begins at `at` with a quote ends; nil if it is open.
+local function string_end(text, at)
+  local quote, i = text:sub(at, at), at + 1
+  while i <= #text do
+    local c = text:sub(i, i)
+    if c == quote then return i end
+    if c == "\n" then return i end
+    i = i + (c == "\\" and 2 or 1)
+  end
+end
+
+-- The end of what begins at `at` and is no code; nil if it is open; and its kind.
+local function skip(text, at)
+  local c = text:sub(at, at)
+  if c == '"' or c == "'" then return string_end(text, at), "string" end
+  local comment = text:match("^%-%-", at)
+  local close = long_close(text, comment and at + 2 or at)
+  if close then
+    local _, stop = text:find(close, at, true)
+    return stop, comment and "comment" or "string"
+  end
+  if comment then return text:find("\n", at, true), "comment" end
+  return 0
+end
+
+-- The tokens { kind, text, at } of the text; and how it ends if in an open string or comment: { kind, content }.
+local function tokens_of(text)
+  local list, at = {}, 1
+  while true do
+    at = text:match("^%s*()", at)
+    if at > #text then return list end
+    local stop, kind = skip(text, at)
+    if stop == nil then
+      local quote = text:sub(at, at)
+      return list, { kind = kind, content = text:sub(text:match("^%[=*%[()", at) or at + 1), quote = quote }
+    end
+    if stop == 0 then
+      local word = text:match("^[%a_][%w_]*", at)
+      local number = not word and text:match("^%.?%d[%w.]*", at)
+      kind, stop = word and "name" or number and "number" or "symbol", at + #(word or number or "x") - 1
+    end
+    if kind ~= "comment" then list[#list + 1] = { kind = kind, text = text:sub(at, stop), at = at, stop = stop } end
+    at = stop + 1
+  end
+end
+
+local CLOSES = { [")"] = "(", ["]"] = "[", ["}"] = "{" }
+
+-- The positions in the list of the brackets that are open at its end, the outermost first.
+local function open_brackets(list)
+  local open = {}
+  for i, t in ipairs(list) do
+    if t.kind == "symbol" then
+      if t.text == "(" or t.text == "[" or t.text == "{" then open[#open + 1] = i
+      elseif CLOSES[t.text] and open[1] and list[open[#open]].text == CLOSES[t.text] then open[#open] = nil end
+    end
+  end
+  return open
+end
+
+-- The value of the plain chain of names that ends at position i (a.b.c, a.b[1].c, "text"), and if it ends in `:name`, the value
+-- before and the method's name. nil, nil where it cannot be told without running anything.
+local function chain(list, i)
+  local parts = {}
+  while true do
+    local t = list[i]
+    if not t then return nil end
+    if t.text == "]" and list[i - 2] and list[i - 2].text == "[" and list[i - 1].kind ~= "name" and list[i - 3] then
+      local key = list[i - 1]
+      table.insert(parts, 1, key.kind == "number" and (math.tointeger(tonumber(key.text)) or tonumber(key.text))
+        or key.text:match "^[\"'](.*)[\"']$")
+      i = i - 3
+    elseif t.kind == "name" then
+      local before = list[i - 1]
+      if not before or (before.text ~= "." and before.text ~= ":") then
+        table.insert(parts, 1, t.text)
+        break
+      end
+      table.insert(parts, 1, before.text == ":" and { t.text } or t.text)
+      i = i - 2
+    else
+      local inner = t.text == ")" and list[i - 2] and list[i - 2].text == "(" and list[i - 1] or t -- ("text"):
+      return inner.kind == "string" and "" or nil
+    end
+  end
+  local v = _G
+  for k, key in ipairs(parts) do
+    if type(key) == "table" then return k == #parts and v or nil, key[1] end
+    if key == nil then return nil end
+    v = names.get(v, key)
+    if v == nil then return nil end
+  end
+  return v
+end
+
+-- --- option names ---
+
+local options_at
+
+-- What the call whose name ends at position i takes.
+local function options_of_call(list, i)
+  local v, method = chain(list, i)
+  if v == nil then return nil end
+  if not method then return names.options_of(v) end
+  local class = names.class(v)
+  local what = class and class .. ":" .. method
+  local known = what and names.options(what)
+  if known then return what, known end
+  return nil, select(2, names.options_of(names.get(v, method)))
+end
+
+-- What the brace that is number n of the open brackets takes: what it is known as, and its names.
+function options_at(list, open, n)
+  local at = open[n]
+  local before = list[at - 1]
+  if not before then return nil end
+  if before.text == "=" and list[at - 2] and list[at - 2].kind == "name" and n > 1 then -- key = {
+    local outer = options_at(list, open, n - 1)
+    local what = outer and outer .. "." .. list[at - 2].text
+    local known = what and names.options(what)
+    if known then return what, known end
+    return nil
+  end
+  if before.text == "return" and n > 1 and options_at(list, open, n - 1) == "sluice.recipe" then
+    return "recipe", names.options "recipe"
+  end
+  if before.text == "(" or before.text == "," then -- f(…, {
+    local paren = n > 1 and open[n - 1]
+    if paren and list[paren].text == "(" then return options_of_call(list, paren - 1) end
+    return nil
+  end
+  if before.kind == "name" then return options_of_call(list, at - 1) end
+  return nil
+end
+
+-- The option names that may stand here, without those that do already; nil where no key may stand.
+local function keys_here(list)
+  local open = open_brackets(list)
+  local at, last = open[#open], list[#list]
+  if not at or list[at].text ~= "{" or not (last.text == "{" or last.text == "," or last.text == ";") then return nil end
+  local _, known = options_at(list, open, #open)
+  if not known then return nil end
+  local given, depth, left = {}, 0, {}
+  for i = at + 1, #list do
+    local t = list[i].text
+    if t == "(" or t == "[" or t == "{" then depth = depth + 1 elseif CLOSES[t] then depth = depth - 1 end
+    if depth == 0 and list[i].kind == "name" and list[i + 1] and list[i + 1].text == "=" then given[t] = true end
+  end
+  for _, name in ipairs(known) do
+    if type(name) == "string" and not given[name] then left[#left + 1] = name end
+  end
+  return left
+end
+
+-- --- candidates ---
+
+-- Files that begin as the open string does.
+local function files(content)
+  if content:find "[\\\n]" then return {}, "" end
+  local folder, prefix = content:match "^(.*/)([^/]*)$"
+  folder, prefix = folder or "", prefix or content
+  local list = {}
+  for _, name in ipairs(core.list(folder == "" and "." or folder)) do
+    if name:sub(1, 1) ~= "." or prefix:sub(1, 1) == "." then
+      list[#list + 1] = core.exists(folder .. name .. "/.") and name .. "/" or name
+    end
+  end
+  return list, prefix
+end
+
+-- All names that may stand at the end of the text, the part of one that is there already, and what to put behind a single one. nil
+-- where the key is to be a blank.
+local function all_at(text)
+  local list, inside = tokens_of(text)
+  if inside then
+    if inside.kind == "comment" then return {}, "" end
+    local found, prefix = files(inside.content)
+    return found, prefix, function(name) return name:match "/$" and "" or inside.quote == "[" and "" or inside.quote end
+  end
+  local last, prefix = list[#list], ""
+  if last and last.kind == "name" and last.stop == #text then prefix, list[#list] = last.text, nil end
+  last = list[#list]
+  if last and (last.text == "." or last.text == ":") and not (list[#list - 1] and list[#list - 1].text == ".") then
+    local v = chain(list, #list - 1)
+    return v ~= nil and names.members(v, last.text == ":") or {}, prefix
+  end
+  local keys = last and keys_here(list)
+  if keys then return keys, prefix, function() return " = " end, true end
+  if prefix == "" then return nil end
+  local found = names.members(_G)
+  table.move(KEYWORDS, 1, #KEYWORDS, #found + 1, found)
+  return found, prefix
+end
+
+-- The names that complete what ends at the cursor, sorted; the part that is there; a function giving what follows a single one.
+-- nil where nothing is to be completed and the key is a blank.
+function complete.candidates(text)
+  local all, prefix, suffix, keys = all_at(text)
+  if not all then return nil end
+  local found = {}
+  local function choose(list)
+    for _, name in ipairs(list) do
+      if name:sub(1, #prefix) == prefix and (name:sub(1, 1) ~= "_" or prefix:sub(1, 1) == "_") then found[#found + 1] = name end
+    end
+  end
+  choose(all)
+  if keys and #found == 0 and prefix ~= "" then -- a value in a list, not a key
+    suffix = nil
+    choose(names.members(_G))
+  end
+  table.sort(found)
+  return found, prefix, suffix or function() return "" end
+end
+
+local function common(list)
+  local first, n = list[1], #list[1]
+  for _, name in ipairs(list) do
+    while name:sub(1, n) ~= first:sub(1, n) do n = n - 1 end
+  end
+  while n > 0 and n < #first and first:byte(n + 1) >= 0x80 and first:byte(n + 1) < 0xc0 do n = n - 1 end -- whole characters
+  return first:sub(1, n)
+end
+
+local function width(text)
+  return utf8.len(text) or #text
+end
+
+-- The names in columns, down and then across.
+function complete.columns(list, columns)
+  local shown, widest = {}, 1
+  for i = 1, math.min(#list, MOST) do
+    shown[i] = list[i]
+    widest = math.max(widest, width(list[i]))
+  end
+  local across = math.max(1, (columns - 1) // (widest + 2))
+  local down, rows = math.ceil(#shown / across), {}
+  for row = 1, down do
+    local parts = {}
+    for i = row, #shown, down do parts[#parts + 1] = shown[i] .. (" "):rep(widest + 2 - width(shown[i])) end
+    rows[row] = (table.concat(parts):gsub(" +$", ""))
+  end
+  if #list > MOST then rows[#rows + 1] = ("… and %d more"):format(#list - MOST) end
+  return table.concat(rows, "\n")
+end
+
+-- The Tab key: what to insert at the cursor (or nil), what to show below the line (or nil).
+function complete.key(text, columns)
+  local list, prefix, suffix = complete.candidates(text)
+  if not list then return "  " end
+  if #list == 0 then return nil end
+  local whole = common(list)
+  if #list == 1 then return whole:sub(#prefix + 1) .. suffix(whole) end
+  if #whole > #prefix then return whole:sub(#prefix + 1) end
+  return nil, complete.columns(list, columns)
+end
+
+return complete

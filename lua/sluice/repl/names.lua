@@ -1,0 +1,213 @@
+-- What names there are: of globals, tables, Sluice's own classes and option tables. Nothing of a user's code runs: tables are read
+-- raw, and the only values that are asked for a field are Sluice's own.
+local core = require "sluice.core"
+local fields = require "sluice.fields"
+local sluice = require "sluice"
+local texts = require "sluice.help_texts"
+
+local names = {}
+
+local function metatable(v)
+  local meta = debug.getmetatable(v)
+  return type(meta) == "table" and meta or nil
+end
+
+-- The lazily loaded parts of sluice, as a set.
+local lazy = {}
+for _, name in ipairs(core.lazy_names()) do lazy[name] = true end
+
+-- "tensor", "model" … of a value of one of Sluice's classes; nil for any other.
+function names.class(v)
+  local meta = metatable(v)
+  local name = meta and rawget(meta, "__name")
+  if type(name) ~= "string" or not name:match "^sluice%." then return nil end
+  if type(v) == "userdata" and not rawequal(debug.getregistry()[name], meta) then return nil end
+  return name:match "^sluice%.(.*)"
+end
+
+-- The table that __index stands for: itself, or what a class of Sluice's keeps behind its function.
+local function behind(v)
+  local meta = metatable(v)
+  local index = meta and rawget(meta, "__index")
+  if type(index) == "table" then return index end
+  if type(index) ~= "function" or not names.class(v) then return nil end
+  local methods = rawget(meta, "methods")
+  if type(methods) == "table" then return methods end
+  local _, upvalue = debug.getupvalue(index, 1)
+  return type(upvalue) == "table" and upvalue or nil
+end
+
+-- Names of documented fields: { name, type, text } rows, with those of the entry `of`. Positions, and fields of tables inside, are left out.
+local function add_fields(list, rows)
+  if not rows then return list end
+  for _, row in ipairs(rows) do
+    local name = row[1]:gsub("%?$", "")
+    if name:match "^[%a_][%w_]*$" then list[#list + 1] = name end
+  end
+  return list
+end
+
+local documented -- by class, in small letters: the fields of its values
+
+-- Fields of a value of one of Sluice's classes, as its documentation lists them.
+local function own_fields(v)
+  local class = names.class(v)
+  if not class then return {} end
+  if not documented then
+    documented = {}
+    for name, entry in pairs(texts.entries) do
+      local of, field = name:match "^(%l[%w_]*)%.([%w_]+)$"
+      if of and of ~= "sluice" then
+        documented[of] = documented[of] or {}
+        table.insert(documented[of], field)
+      end
+      of = name:match "^sluice%.(%u[%w_]*)$"
+      if of then documented[of:lower()] = add_fields(documented[of:lower()] or {}, entry.fields) end
+    end
+  end
+  return documented[class:lower()] or {}
+end
+
+-- The value of v.key without calling anything of the user's; nil where that cannot be.
+function names.get(v, key)
+  if rawequal(v, sluice) and lazy[key] then return sluice[key] end
+  for _ = 1, 10 do
+    if type(v) == "table" then
+      local found = rawget(v, key)
+      if found ~= nil then return found end
+    elseif type(v) == "userdata" then
+      for _, name in ipairs(own_fields(v)) do
+        if name == key then
+          local ok, found = pcall(function() return v[key] end)
+          return ok and found or nil
+        end
+      end
+    end
+    v = behind(v)
+    if v == nil then return nil end
+  end
+end
+
+local function is_callable(v)
+  if type(v) == "function" then return true end
+  local meta = metatable(v)
+  return meta ~= nil and rawget(meta, "__call") ~= nil
+end
+
+-- The names that may stand after `v.`, or with `methods` after `v:`; in no order.
+function names.members(v, methods)
+  local set = {}
+  local function add(name, value)
+    if type(name) == "string" and name:match "^[%a_][%w_]*$" and (not methods or is_callable(value)) then set[name] = true end
+  end
+  if rawequal(v, sluice) then
+    for name in pairs(lazy) do add(name, sluice.ones) end
+  end
+  if not methods then
+    for _, name in ipairs(own_fields(v)) do set[name] = true end
+  end
+  if rawequal(v, sluice.routing) then -- the part of it that is loaded when it is used
+    for name, value in pairs(require "sluice.routing") do add(name, value) end
+  end
+  for _ = 1, 10 do
+    if type(v) == "table" then
+      for name, value in next, v do add(name, value) end
+    end
+    v = behind(v)
+    if v == nil then break end
+  end
+  local list = {}
+  for name in pairs(set) do list[#list + 1] = name end
+  return list
+end
+
+-- --- option tables ---
+
+local function by_path(path)
+  local v = sluice
+  for name in path:gsub("^sluice%.", ""):gmatch "[%w_]+" do
+    if type(v) ~= "table" then return nil end
+    v = names.get(v, name)
+  end
+  return v
+end
+
+local function fields_of_call(entry, list)
+  for _, p in ipairs(entry and entry.params or {}) do
+    add_fields(list, p.fields)
+    if p.of then fields_of_call(texts.entries[p.of], list) end
+  end
+  return list
+end
+
+-- The fields of what a recipe's function returns: "recipe", or of a table inside, "recipe.train".
+local function of_recipe(inside)
+  local list, prefix = {}, inside and inside .. "." or ""
+  for _, row in ipairs(texts.entries["sluice.Description"].fields) do
+    local name = row[1]:gsub("%?$", "")
+    local rest = name:sub(1, #prefix) == prefix and name:sub(#prefix + 1)
+    if rest and rest:match "^[%w_]+$" then list[#list + 1] = rest end
+  end
+  return list
+end
+
+-- The option names known as `what` ("sluice.dit", "model:forward", "recipe.train"), as their documentation has them (a test holds it to
+-- what calls accept); nil if there are none.
+function names.options(what)
+  local list = what:match "^recipe" and of_recipe(what:match "^recipe%.(.*)") or fields_of_call(texts.entries[what], {})
+  return #list > 0 and list or nil
+end
+
+local function of_operation(f)
+  for _, name in ipairs(core.signature()) do
+    if rawequal(rawget(sluice, name), f) then
+      local list = {}
+      for word in core.signature(name):match("%((.*)%)"):gmatch "([%a_][%w_]*)[^,]*,?%s*" do list[#list + 1] = word end
+      return list
+    end
+  end
+end
+
+-- What the option table of a function is known as, and its names; nil if it is none of Sluice's.
+function names.options_of(f)
+  for what, entry in pairs(texts.entries) do
+    if not entry.op and what:match "^sluice%.[%l_.%d]+$" and rawequal(by_path(what), f) then return what, names.options(what) end
+  end
+  return nil, of_operation(f)
+end
+
+-- --- the nearest name ---
+
+local function all_of(kind)
+  if kind == "global" then return names.members(_G) end
+  local list = {}
+  if kind == "method" then
+    list = names.members(sluice)
+    for name, meta in pairs(debug.getregistry()) do
+      if type(name) == "string" and name:match "^sluice%." and type(meta) == "table" then
+        local index = rawget(meta, "methods") or rawget(meta, "__index")
+        if type(index) == "function" then index = select(2, debug.getupvalue(index, 1)) end
+        for method in next, type(index) == "table" and index or {} do list[#list + 1] = method end
+      end
+    end
+    return list
+  end
+  for _, table_of in ipairs { sluice, sluice.routing, sluice.data, sluice.io, string, table, math } do
+    for _, name in ipairs(names.members(table_of)) do list[#list + 1] = name end
+  end
+  return list
+end
+
+-- The name that is nearest to a global, field or method that is nil; nil if none is near.
+function names.nearest(kind, name)
+  local strings = {}
+  for _, known in ipairs(all_of(kind)) do
+    if type(known) == "string" and known ~= name then strings[#strings + 1] = known end
+  end
+  table.sort(strings)
+  local near = fields.nearest(name, strings)
+  local alike = near and (near:sub(1, 1) == name:sub(1, 1) or #name > 5) -- of short words most are near each other
+  return alike and #name > 2 and near or nil
+end
+
+return names

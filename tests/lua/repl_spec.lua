@@ -1,0 +1,248 @@
+-- The logic of the prompt, without a terminal: printing, history, help, errors, pictures.
+local sluice = require "sluice"
+local core = require "sluice.core"
+local files = require "files"
+local faults = require "sluice.faults"
+local history = require "sluice.repl.history"
+local inspect = require "sluice.repl.inspect"
+local names = require "sluice.repl.names"
+local tools = require "sluice.repl.tools"
+
+-- What io.write prints while f runs; names of files it makes are its affair.
+local function printed(f, ...)
+  local write, parts = io.write, {}
+  io.write = function(...) -- luacheck: ignore
+    for i = 1, select("#", ...) do parts[#parts + 1] = tostring((select(i, ...))) end
+    return io.stdout
+  end
+  local results = table.pack(pcall(f, ...))
+  io.write = write -- luacheck: ignore
+  assert(results[1], results[2])
+  return table.concat(parts), table.unpack(results, 2, results.n)
+end
+
+describe("printing", function()
+  it("opens tables with sorted keys, a few levels deep, cycles and all", function()
+    local t = { 3, 2, b = 1, a = { x = { y = { z = 1 } } } }
+    t.self = t
+    assert.equal("{ 3, 2, a = { x = { … } }, b = 1, self = { the table itself, again } }", inspect.text(t))
+    assert.equal("{}", inspect.text {})
+    assert.equal('{ [1.5] = 1, ["a b"] = "x\\ny", [true] = 2 }', inspect.text { [1.5] = 1, ["a b"] = "x\ny", [true] = 2 })
+  end)
+
+  it("is of bounded length", function()
+    local big = {}
+    for i = 1, 1e5 do big[i] = { i } end
+    assert.truthy(#inspect.text(big) < 400)
+    local keys = {}
+    for i = 1, 5000 do keys["k" .. i] = ("x"):rep(1000) end
+    assert.truthy(#inspect.text(keys) < 6000)
+    assert.truthy(inspect.text(keys):find("5000 keys in all", 1, true))
+    local x = sluice.zeros { 1000, 1000 }
+    assert.truthy(#inspect.text(x) < 400)
+    assert.equal("{ x = tensor f32 [1000,1000] }", inspect.text { x = x })
+    assert.truthy(utf8.len(inspect.text { ("é"):rep(200) }))
+  end)
+
+  it("runs no metamethod but __tostring, whose errors it tells", function()
+    local function bad() error "no" end
+    assert.equal("{}", inspect.text(setmetatable({}, { __index = bad, __pairs = bad, __len = bad, __name = 1 })))
+    assert.truthy(inspect.text(setmetatable({}, { __tostring = bad })):find "its __tostring failed: .*no")
+    assert.equal("mine { a = 1 }", inspect.text(setmetatable({ a = 1 }, { __name = "mine" })))
+  end)
+
+  it("puts several values in a line, as print does, or in lines", function()
+    assert.equal("1\tnil\ta", inspect.line(1, nil, "a"))
+    assert.equal("nil", inspect.line(nil))
+    assert.truthy(inspect.line(sluice.ones { 2, 2 }, 3):find "\n3$")
+  end)
+end)
+
+describe("history", function()
+  local console, remembered
+
+  local function open(path)
+    remembered = {}
+    console = {
+      remember = function(text) remembered[#remembered + 1] = text end,
+      history_append = function(name, text)
+        local f, why = io.open(name, "a")
+        if not f then return nil, why end
+        f:write(text)
+        f:close()
+        return true
+      end,
+      history_replace = function(name, f)
+        local file, why = io.open(name, "a+")
+        if not file then return nil, why end
+        local text = f(file:read "a")
+        file:close()
+        if text then files.write(name, text) end
+        return true
+      end,
+    }
+    return history.open(console, path)
+  end
+
+  it("keeps entries of several lines whole", function()
+    local dir = files.temporary()
+    local path = dir .. "/new/history"
+    local h = open(path)
+    local text = "for i = 1, 2 do\n  print '\\n'\nend"
+    h:add "x = 1"
+    h:add "x = 1"
+    h:add "   "
+    h:add(text)
+    assert.equal("x = 1\nfor i = 1, 2 do\\n  print '\\\\n'\\nend\n", files.read(path))
+    open(path)
+    assert.same({ "x = 1", text }, remembered)
+    files.write(path, "good\nbro\0ken\nlast line without end")
+    open(path)
+    assert.same({ "good" }, remembered)
+    os.execute("rm -r " .. dir)
+  end)
+
+  it("is shortened when it is long", function()
+    local lines = {}
+    for i = 1, 2001 do lines[i] = "line " .. i end
+    local text = table.concat(lines, "\n") .. "\n"
+    local short = history.shortened(text)
+    assert.equal(1000, select(2, short:gsub("\n", "")))
+    assert.truthy(short:find "^line 1002\n" and short:find "line 2001\n$")
+    assert.equal(nil, history.shortened(short))
+  end)
+
+  it("stays out of the way where it cannot be kept", function()
+    local stderr = io.stderr
+    local said = {}
+    io.stderr = { write = function(_, ...) said[#said + 1] = table.concat { ... } end } -- luacheck: ignore
+    local ok, fault = pcall(function()
+      local h = open "/proc/no/such/history"
+      h:add "x"
+      h:add "y"
+    end)
+    io.stderr = stderr -- luacheck: ignore
+    assert(ok, fault)
+    assert.equal(1, #said)
+    assert.truthy(said[1]:find("/proc/no/such/history", 1, true))
+    assert.same({ "x", "y" }, remembered)
+  end)
+end)
+
+describe("errors", function()
+  local function told(f, ...)
+    local _, text = xpcall(f, faults.told, ...)
+    return text
+  end
+
+  it("are told without C's and Sluice's own places", function()
+    local text = told(function() sluice.sample { steps = 1 } end)
+    assert.truthy(text:find "repl_spec.lua:%d+: sluice.sample: model and diffusion must be given")
+    assert.falsy(text:find("[C]", 1, true))
+    assert.falsy(text:find("[sluice", 1, true))
+    assert.equal("3: odd", told(function() error("3: odd", 0) end):match "^[^\n]*")
+    assert.equal("interrupted", told(function() error "interrupted" end))
+  end)
+
+  it("may be any value", function()
+    assert.equal("(error object) { code = 3 }", told(function() error { code = 3 } end):match "^[^\n]*")
+    assert.equal("(error object is a nil value)", told(function() error() end):match "^[^\n]*")
+    assert.equal("mine", told(function() error(setmetatable({}, { __tostring = function() return "mine" end })) end):match "^[^\n]*")
+    local bad = setmetatable({}, { __tostring = function() error "x" end })
+    assert.equal("(error object is a table value)", told(function() error(bad) end):match "^[^\n]*")
+  end)
+
+  it("name at the prompt what the user typed, and the nearest name", function()
+    faults.inputs["input 1"], faults.inputs["input 2"] = "function f(x)\n  return x.a.b\nend", "f {}"
+    faults.current = "input 1"
+    assert(load(faults.inputs["input 1"], "=input 1", "t", _G))()
+    faults.current = "input 2"
+    local text = told(assert(load("f {}", "=input 2")))
+    assert.equal("input 1:2: attempt to index a nil value (field 'a')\n    2 |   return x.a.b", text)
+    text = told(assert(load("pritn()", "=input 2")))
+    assert.equal("attempt to call a nil value (global 'pritn'); did you mean \"print\"?", text)
+    rawset(_G, "f", nil)
+    faults.current, faults.inputs = nil, {}
+    assert.equal("sample", names.nearest("field", "sampel"))
+    assert.equal("totable", names.nearest("method", "totabel"))
+    assert.equal(nil, names.nearest("global", "qqqqqqqq"))
+    assert.equal(nil, names.nearest("field", "foo"))
+  end)
+end)
+
+describe("the prompt's tools", function()
+  it("help finds the name of a value", function()
+    assert.equal(sluice.help "ones" .. "\n", (printed(tools.help, sluice.ones)))
+    assert.equal(sluice.help "ones" .. "\n", (printed(tools.help, "sluice.ones")))
+    assert.truthy(printed(tools.help, "sofmax"):find('did you mean "softmax"?', 1, true))
+    assert.truthy(printed(tools.help, print):find "manual.html#pdf%-print")
+    assert.truthy(printed(tools.help, string.format):find "pdf%-string.format")
+    assert.truthy(printed(tools.help, function(first, ...) return first, ... end):find "function%(first, %.%.%.%).*repl_spec.lua")
+    assert.truthy(printed(tools.help, sluice.ones { 1 }):find "methods: .*matmul")
+    assert.truthy(printed(tools.help):find "Ctrl%-D")
+    assert.truthy(printed(tools.help, sluice):find "Ctrl%-D")
+    assert.truthy(printed(tools.help, nil):find "nil")
+  end)
+
+  it("time returns what it times", function()
+    local text, a, b = printed(tools.time, function(x) return x, nil end, 3)
+    assert.truthy(text:find "^[%d.e-]+ s\n$")
+    assert.same({ 3, nil }, { a, b })
+  end)
+end)
+
+describe("sluice.show", function()
+  local dir, path
+
+  setup(function()
+    dir = files.temporary()
+    path = dir .. "/x.png"
+  end)
+  teardown(function() os.execute("rm -r " .. dir) end)
+
+  local function size(x, o)
+    os.remove(path)
+    o = o or {}
+    o.path = path
+    local text = printed(sluice.show, x, o)
+    if not core.exists(path) then return text end
+    assert.truthy(text:find(path, 1, true))
+    return sluice.load_image(path):shape(), text
+  end
+
+  it("draws what is a picture", function()
+    assert.same({ 3, 6, 8 }, (size(sluice.zeros { 6, 8 })))
+    assert.same({ 3, 6, 8 }, (size(sluice.zeros { 1, 6, 8 })))
+    assert.same({ 3, 6, 8 }, (size(sluice.zeros { 3, 6, 8 })))
+    assert.same({ 3, 6, 8 }, (size(sluice.zeros({ 6, 8, 3 }, { dtype = "u8" }))))
+    assert.same({ 3, 6, 8 }, (size(sluice.zeros({ 1, 6, 8, 1 }, { dtype = "u8" }))))
+    assert.same({ 3, 20, 64 }, (size(sluice.routing.dtr {}, { timesteps = 20 })))
+    assert.same({ 3, 20, 10 }, (size(sluice.routing.none(), { timesteps = 20, channels = 10 })))
+    local two = size(sluice.zeros { 2, 1, 6, 8 }, { columns = 2 })
+    assert.truthy(two[3] > two[2])
+    assert.truthy(select(2, size(sluice.arange(12):reshape { 3, 4 })):find("black is 1, white 12", 1, true))
+    local all = sluice.data.tensors { images = sluice.zeros { 30, 1, 4, 4 } }
+    assert.truthy(select(2, size(all)):find("the first 25 of 30 images", 1, true))
+  end)
+
+  it("keeps black black and white white", function()
+    local bytes = sluice.tensor({ { 0, 255 }, { 255, 0 } }, { dtype = "u8" })
+    size(bytes)
+    assert.same({ { -1, 1 }, { 1, -1 } }, sluice.load_image(path)[1]:totable())
+    size(sluice.tensor({ { 0, 1 }, { 1, 0 } }, { dtype = "u8" })) -- a mask
+    assert.same({ { -1, 1 }, { 1, -1 } }, sluice.load_image(path)[1]:totable())
+  end)
+
+  it("says what is none", function()
+    for want, x in pairs {
+      ["3 is no picture"] = 3, ["a table is no picture"] = {}, ['the text "a" is no picture'] = "a",
+      ["has 4 channels"] = sluice.zeros { 1, 4, 2, 2 },
+      ["[3] is no picture"] = sluice.zeros { 3 }, ["is empty"] = sluice.zeros { 0, 3 }, ["no picture"] = sluice.ones { 2, 2 } / 0,
+    } do
+      local text = size(x)
+      assert.truthy(type(text) == "string" and text:find(want, 1, true), want)
+    end
+    assert.error_matches(function() sluice.show(sluice.ones { 2, 2 }, { colums = 2 }) end, 'did you mean "columns"')
+    assert.error_matches(function() sluice.show(sluice.ones { 2, 2 }, { path = "/no/such/x.png" }) end, "/no/such/x.png")
+  end)
+end)
