@@ -132,7 +132,8 @@ static options read_options(lua_State *L, int idx, const char *what, bool draws)
   bool seeded = false;
   if (!lua_isnoneornil(L, idx)) {
     if (lua_type(L, idx) != LUA_TTABLE)
-      slL_error(L, "%s: the options are %s, expected a table", what, slL_what(L, idx));
+      slL_error(L, "%s: the options are %s, expected a table%s", what, slL_what(L, idx),
+                lua_type(L, idx) == LUA_TNUMBER ? "; several numbers go into one table, { 2, 3 }" : "");
     slL_options(L, idx, what, draws ? drawn : plain);
     if (lua_getfield(L, idx, "dtype") != LUA_TNIL) o.dtype = slL_check_dtype(L, -1, what), o.typed = true;
     if (lua_getfield(L, idx, "device") != LUA_TNIL) {
