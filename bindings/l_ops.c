@@ -129,7 +129,10 @@ static int l_op(lua_State *L) {
   const sl_op *op = lua_touserdata(L, lua_upvalueindex(1));
   slL_args args;
   slL_read_args(L, op, lua_touserdata(L, lua_upvalueindex(2)), &args);
-  return slL_call_op(L, op, args.n, args.idx, &args.attrs);
+  int n = slL_call_op(L, op, args.n, args.idx, &args.attrs);
+  if (!(op->flags & SL_OP_RESULT_FIRST)) return n;
+  lua_pop(L, n - 1);
+  return 1;
 }
 
 static const sl_attrs no_attrs;

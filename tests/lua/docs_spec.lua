@@ -21,7 +21,7 @@ local root = output "pwd":gsub("\n", "")
 local function workplace()
   local dir = files.temporary()
   local links = { "mkdir " .. dir .. "/build " .. dir .. "/bin" }
-  for _, name in ipairs { "data", "models", "recipes", "examples", "scripts", "docs" } do
+  for _, name in ipairs { "data", "models", "recipes", "examples", "scripts", "docs", "tests" } do
     links[#links + 1] = ("ln -s %s/%s %s/%s"):format(root, name, dir, name)
   end
   for _, name in ipairs { "build/sluice", "bin/sluice" } do
