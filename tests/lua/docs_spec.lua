@@ -1,7 +1,6 @@
 -- Every code block of README.md and the guide runs and prints what the page says. CONTRIBUTING.md tells what a page may hold.
 local doc_blocks = require "doc_blocks"
 local doc_text = require "doc_text"
-local files = require "files"
 
 local program = os.getenv "SLUICE_BINARY" or "build/sluice"
 local reduced = os.getenv "SLUICE_TEST_REDUCED" == "1"
@@ -19,7 +18,7 @@ local root = output "pwd":gsub("\n", "")
 
 -- An empty folder that looks like the repository's root to a reader who types what stands in a page.
 local function workplace()
-  local dir = files.temporary()
+  local dir = output "mktemp -d":gsub("\n", "")
   local links = { "mkdir " .. dir .. "/build " .. dir .. "/bin" }
   for _, name in ipairs { "data", "models", "recipes", "examples", "scripts", "docs", "tests" } do
     links[#links + 1] = ("ln -s %s/%s %s/%s"):format(root, name, dir, name)
