@@ -33,6 +33,7 @@ static void read_range(lua_State *L, int idx, int64_t size, int dim, picks *p) {
   if (!ok || p->step[dim] < 1) slL_error(L, "a range's step is %s, expected at least 1", slL_what(L, at + 2));
   if (p->last[dim] < p->first[dim])
     slL_error(L, "the range { %s, %s } of %I is empty", slL_what(L, at), slL_what(L, at + 1), (LUAI_UACINT)size);
+  if (p->step[dim] > p->last[dim] - p->first[dim]) p->last[dim] = p->first[dim], p->step[dim] = 1; /* one position */
   lua_settop(L, at - 1);
 }
 

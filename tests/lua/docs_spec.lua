@@ -76,9 +76,24 @@ describe("a page's block", function()
   end)
 end)
 
+local pages = output "ls README.md docs/guide.md docs/guide/*.md"
+
+describe("the links of", function()
+  for page in (pages .. "CONTRIBUTING.md docs/design.md docs/performance.md"):gmatch "%S+" do
+    it(page .. " lead somewhere", function()
+      local file <close> = assert(io.open(page))
+      for target in file:read("a"):gmatch "%]%(([^)#%s]+)[^)]*%)" do
+        if not target:find "^%a+:" then
+          local path = (page:match "^.*/" or "") .. target
+          assert(io.open(path), path .. " is not there"):close()
+        end
+      end
+    end)
+  end
+end)
+
 describe("the page", function()
   local skipped = {}
-  local pages = output "ls README.md docs/guide.md docs/guide/*.md"
   for page in pages:gmatch "%S+" do
     it(page, function()
       if reduced and HEAVY[page] then
