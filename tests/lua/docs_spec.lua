@@ -6,7 +6,9 @@ local program = os.getenv "SLUICE_BINARY" or "build/sluice"
 local reduced = os.getenv "SLUICE_TEST_REDUCED" == "1"
 
 -- Pages that take long under sanitizers.
-local HEAVY = { ["docs/guide/training.md"] = true, ["docs/guide/my-data.md"] = true, ["docs/guide/bench.md"] = true }
+local HEAVY = {
+  ["docs/guide/training.md"] = true, ["docs/guide/my-data.md"] = true, ["docs/guide/my-sampler.md"] = true, ["docs/guide/bench.md"] = true,
+}
 
 local function output(command)
   local pipe = assert(io.popen(command .. " 2>&1"))
