@@ -2,7 +2,7 @@
 local doc_blocks = {}
 
 local RUN = { lua = true, sh = true, console = true }
-local DIRECTIVES = { skip = true, replace = true, file = true }
+local DIRECTIVES = { skip = true, replace = true, file = true, with = true }
 
 -- { line, language, lines, directives = { {name, value} … }, after = the block right before it, or nil }, in order.
 function doc_blocks.read(text)
@@ -51,6 +51,20 @@ local function replaced(block, line)
   return line
 end
 
+-- Globals that the test sets before a block.
+local function given(block)
+  local list = {}
+  for _, d in ipairs(block.directives) do
+    if d.name == "with" then
+      if block.language ~= "lua" or not d.value:find "^[%a_][%w_]* = ." then
+        error(("line %d: with: expected NAME = VALUE before a block of lua"):format(block.line), 0)
+      end
+      list[#list + 1] = d.value
+    end
+  end
+  return #list > 0 and table.concat(list, "; ") or nil
+end
+
 -- A console block's typed lines, each with what should follow: steps of their own.
 local function console_steps(block, add)
   local step
@@ -93,7 +107,7 @@ function doc_blocks.plan(text)
     elseif b.language == "console" then
       console_steps(b, add)
     elseif RUN[b.language] then
-      of[b] = add { kind = b.language, line = b.line, text = body }
+      of[b] = add { kind = b.language, line = b.line, text = body, with = given(b) }
     else
       error(("line %d: a block of %s is neither run nor compared; say why: <!-- skip: reason -->"):format(b.line, b.language), 0)
     end
@@ -110,7 +124,7 @@ function doc_blocks.chunk(steps)
     last = math.max(last, n)
   end
   for i, s in ipairs(steps) do
-    put(s.line, ("__doc(%d) "):format(i))
+    put(s.line, ("__doc(%d) "):format(i) .. (s.with or ""))
     if s.kind == "lua" then
       local n = s.line
       for line in (s.text .. "\n"):gmatch "(.-)\n" do

@@ -61,6 +61,9 @@ describe("a page's block", function()
     assert.equal("__doc(1) \nlocal a = 1\n\n\n\n__doc(2) __typed(function() return a + 1 end)\n\n__doc(3) \n__doc()",
       doc_blocks.chunk(steps))
     assert.equal("2\n", steps[2].want)
+    assert.equal("\n__doc(1) steps = 2\n\n__doc()", doc_blocks.chunk(plan("<!-- with: steps = 2 -->", "```lua", "", "```")))
+    assert.has_error(function() plan("<!-- with: steps -->", "```lua", "", "```") end,
+      "line 2: with: expected NAME = VALUE before a block of lua")
   end)
 
   it("is compared by words, and numbers by the digits shown", function()
