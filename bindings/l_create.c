@@ -132,7 +132,8 @@ static options read_options(lua_State *L, int idx, const char *what, bool draws)
   bool seeded = false;
   if (!lua_isnoneornil(L, idx)) {
     if (lua_type(L, idx) != LUA_TTABLE)
-      slL_error(L, "%s: the options are %s, expected a table", what, slL_what(L, idx));
+      slL_error(L, "%s: the options are %s, expected a table%s", what, slL_what(L, idx),
+                lua_type(L, idx) == LUA_TNUMBER ? "; several numbers go into one table, { 2, 3 }" : "");
     slL_options(L, idx, what, draws ? drawn : plain);
     if (lua_getfield(L, idx, "dtype") != LUA_TNIL) o.dtype = slL_check_dtype(L, -1, what), o.typed = true;
     if (lua_getfield(L, idx, "device") != LUA_TNIL) {
@@ -256,7 +257,7 @@ that is given. i64 if all numbers are integers, else f32.
 @return sluice.Tensor
 @example
 print(sluice.arange(4))  --> i64 [4] cpu [1, 2, 3, 4]
-print(sluice.arange(0, 1, 0.5, { dtype = "f32" }))  --> f32 [3] cpu [0, 0.5, 1] */
+print(sluice.arange(0, 1, 0.5, { dtype = "f32" }))  --> f32 [3] cpu [0.0, 0.5, 1.0] */
 static int l_arange(lua_State *L) {
   const char *what = "sluice.arange";
   int n = 0;

@@ -129,18 +129,43 @@ static int l_op(lua_State *L) {
   const sl_op *op = lua_touserdata(L, lua_upvalueindex(1));
   slL_args args;
   slL_read_args(L, op, lua_touserdata(L, lua_upvalueindex(2)), &args);
-  return slL_call_op(L, op, args.n, args.idx, &args.attrs);
+  int n = slL_call_op(L, op, args.n, args.idx, &args.attrs);
+  if (!(op->flags & SL_OP_RESULT_FIRST)) return n;
+  lua_pop(L, n - 1);
+  return 1;
+}
+
+static const sl_attrs no_attrs;
+
+static void check_operands(lua_State *L, int n, const char *name) {
+  for (int i = 1; i <= n; i++)
+    if (lua_type(L, i) != LUA_TNUMBER && !slL_is_tensor(L, i))
+      slL_error(L, "%s: an operand is %s, expected a tensor or a number", name, slL_what(L, i));
 }
 
 /* a + b and the like: no table of names, two inputs. */
 static int l_operator(lua_State *L) {
   const sl_op *op = lua_touserdata(L, lua_upvalueindex(1));
   int n = (int)lua_tointeger(L, lua_upvalueindex(2));
-  sl_attrs attrs = {{0}, {0}};
-  for (int i = 1; i <= n; i++)
-    if (lua_type(L, i) != LUA_TNUMBER && !slL_is_tensor(L, i))
-      return slL_error(L, "%s: an operand is %s, expected a tensor or a number", op->name, slL_what(L, i));
-  return slL_call_op(L, op, n, (int[]){1, 2}, &attrs);
+  check_operands(L, n, op->name);
+  return slL_call_op(L, op, n, (int[]){1, 2}, &no_attrs);
+}
+
+/* a // b: the quotient rounded down. */
+static int l_floor_divide(lua_State *L) {
+  lua_settop(L, 2);
+  check_operands(L, 2, "// and %");
+  slL_call_op(L, sl_op_find("div"), 2, (int[]){1, 2}, &no_attrs);
+  return slL_call_op(L, sl_op_find("floor"), 1, (int[]){3}, &no_attrs);
+}
+
+/* a % b: what a // b leaves; of b's sign, as Lua's own. */
+static int l_remainder(lua_State *L) {
+  l_floor_divide(L);
+  lua_replace(L, 3);
+  lua_settop(L, 3);
+  slL_call_op(L, sl_op_find("mul"), 2, (int[]){3, 2}, &no_attrs);
+  return slL_call_op(L, sl_op_find("sub"), 2, (int[]){1, 4}, &no_attrs);
 }
 
 static void add_operators(lua_State *L) {
@@ -155,6 +180,10 @@ static void add_operators(lua_State *L) {
     lua_pushcclosure(L, l_operator, 2);
     lua_setfield(L, -2, rows[i].event);
   }
+  lua_pushcfunction(L, l_floor_divide);
+  lua_setfield(L, -2, "__idiv");
+  lua_pushcfunction(L, l_remainder);
+  lua_setfield(L, -2, "__mod");
 }
 
 void slL_open_ops(lua_State *L) {

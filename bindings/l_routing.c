@@ -223,7 +223,7 @@ The mask of one block, u8 [T, C]; row t + 1 is that of timestep t.
 @param block? integer  1
 @param blocks? integer  block; how many blocks there are
 @return sluice.Tensor
-@example print(routing:table(1000, 10)[1])  --> u8 [10] cpu [1, 1, 1, …, 1, 0, 0] */
+@example print(routing:table(1000, 10)[1])  --> u8 [10] cpu [1, 1, 1, 1, 1, 1, 1, 1, 0, 0] */
 static int l_mask(lua_State *L) {
   sl_routing *r = check(L, 1);
   lua_Integer T = luaL_checkinteger(L, 2), C = luaL_checkinteger(L, 3), block = luaL_optinteger(L, 4, 1),

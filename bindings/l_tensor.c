@@ -35,10 +35,42 @@ static sl_tensor *with_values(lua_State *L, const char *what) {
   return slL_check_tensor(L, 1);
 }
 
+/* --- shapes: lists that print as [2,3] and compare by their numbers --- */
+
+static int l_shape_tostring(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addchar(&b, '[');
+  int n = (int)lua_rawlen(L, 1);
+  for (int i = 1; i <= n; i++) {
+    lua_rawgeti(L, 1, i);
+    luaL_tolstring(L, -1, NULL);
+    lua_remove(L, -2);
+    luaL_addvalue(&b);
+    if (i < n) luaL_addchar(&b, ',');
+  }
+  luaL_addchar(&b, ']');
+  luaL_pushresult(&b);
+  return 1;
+}
+
+static int l_shape_eq(lua_State *L) {
+  bool same = lua_istable(L, 1) && lua_istable(L, 2) && lua_rawlen(L, 1) == lua_rawlen(L, 2);
+  for (int i = 1; same && i <= (int)lua_rawlen(L, 1); i++) {
+    lua_rawgeti(L, 1, i);
+    lua_rawgeti(L, 2, i);
+    same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+  }
+  lua_pushboolean(L, same);
+  return 1;
+}
+
 /*** tensor:shape() -> sizes
-Its sizes, one for each dimension.
+The sizes of the dimensions, as a list that prints as [2,3] and that == compares by its numbers with another shape.
 @return integer[]
-@example print(table.concat(tensor:shape(), " x "))  --> 2 x 3 */
+@example print(tensor:shape(), tensor:shape() == sluice.zeros({ 2, 3 }):shape())  --> [2,3] true */
 static int l_shape(lua_State *L) {
   const sl_shape *s =
       slL_is_symbolic(L, 1) ? &slL_check_value(L, 1, NULL)->shape : sl_tensor_shape(slL_check_tensor(L, 1));
@@ -47,6 +79,11 @@ static int l_shape(lua_State *L) {
     lua_pushinteger(L, s->dim[i]);
     lua_rawseti(L, -2, i + 1);
   }
+  if (luaL_newmetatable(L, "sluice.shape")) {
+    static const luaL_Reg meta_of_shapes[] = {{"__tostring", l_shape_tostring}, {"__eq", l_shape_eq}, {NULL, NULL}};
+    luaL_setfuncs(L, meta_of_shapes, 0);
+  }
+  lua_setmetatable(L, -2);
   return 1;
 }
 
@@ -269,7 +306,8 @@ void slL_open_tensor(lua_State *L) {
   lua_getfield(L, -1, "__index");
   lua_pushvalue(L, -1);
   lua_setfield(L, -3, "methods"); /* where l_ops.c adds one per operation */
-  lua_pushcclosure(L, slL_tensor_index, 1);
+  lua_pushboolean(L, false);
+  lua_pushcclosure(L, slL_tensor_index, 2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   lua_pushcfunction(L, l_is_tensor);

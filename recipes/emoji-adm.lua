@@ -1,7 +1,7 @@
 -- Emoji of 32 x 32 from a small ADM with task routing, in half an hour on two cores.
 --   sluice train recipes/emoji-adm.lua --out runs/emoji
 --   sluice train recipes/emoji-adm.lua --out runs/emoji-none --set routing=none    the baseline; sampled from the same noise
---   sluice sample runs/emoji -n 36 --out emoji.png
+--   sluice sample runs/emoji -n 36 -o emoji.png
 local sluice = require "sluice"
 
 local here = debug.getinfo(1, "S").source:match("^@(.*)recipes/[^/]*$") or ""

@@ -59,13 +59,14 @@ typedef struct sl_op_rules {
 } sl_op_rules;
 
 enum {
-  SL_OP_STRIDED = 1,      /* run takes inputs of any strides; else they are made dense */
-  SL_OP_VIEW = 2,         /* no run: the output is the input's storage seen otherwise */
-  SL_OP_ACCUMULATES = 4,  /* run honours out[0].accumulate */
-  SL_OP_INPLACE = 8,      /* out[0] may be in[0]'s memory when both are dense, equal in size, and in[0] dies here */
-  SL_OP_PRIVATE = 16,     /* not offered to Lua (gradients' own ops) */
-  SL_OP_KEEPS_ORDER = 64, /* outputs lie in memory in the order of dimensions of the first input that has its own */
-  SL_OP_KEEP = 32,        /* never dropped as dead code */
+  SL_OP_STRIDED = 1,        /* run takes inputs of any strides; else they are made dense */
+  SL_OP_VIEW = 2,           /* no run: the output is the input's storage seen otherwise */
+  SL_OP_ACCUMULATES = 4,    /* run honours out[0].accumulate */
+  SL_OP_INPLACE = 8,        /* out[0] may be in[0]'s memory when both are dense, equal in size, and in[0] dies here */
+  SL_OP_PRIVATE = 16,       /* not offered to Lua (gradients' own ops) */
+  SL_OP_KEEPS_ORDER = 64,   /* outputs lie in memory in the order of dimensions of the first input that has its own */
+  SL_OP_KEEP = 32,          /* never dropped as dead code */
+  SL_OP_RESULT_FIRST = 128, /* outputs after the first serve the gradient: Lua is given the first alone */
 };
 
 typedef struct sl_op {

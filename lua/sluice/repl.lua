@@ -4,10 +4,13 @@ local core = require "sluice.core"
 local faults = require "sluice.faults"
 local inspect = require "sluice.repl.inspect"
 
---- sluice.repl: table
--- Settings of the prompt, read while it runs: `live` (true), whether `sluice.sample` shows its progress and its pictures there.
--- @example sluice.repl.live = false
-local repl = { live = true }
+--- sluice.repl
+--- Settings of the prompt, read while it runs.
+
+--- sluice.repl.live: boolean
+--- Whether sluice.sample shows its progress and its pictures there; true.
+--- @example sluice.repl.live = false
+local repl = { settings = { live = true } }
 
 local INPUTS = 500 -- texts that errors can quote
 
@@ -157,7 +160,7 @@ function repl.run(console)
   console.open(complete_in(session))
   session.history = open_history(console)
   if console.edited then
-    require("sluice.sample").observer = require("sluice.repl.live").observer(repl)
+    require("sluice.sample").observer = require("sluice.repl.live").observer(repl.settings)
     io.write "help() is a short tour, Tab completes, Ctrl-D leaves.\n"
   end
   run_init(console)

@@ -128,16 +128,16 @@ local function free_name()
 end
 
 --- sluice.show(x, options?)
--- Draws x in the terminal: by Kitty's or Sixel graphics where it has them, else in Unicode. Where stdout and stderr are no terminal, it
--- saves a PNG under a name that is free, show-0001.png and so on, and prints the name. Of what is no picture it says so in words.
--- @param x any  tensors [N,C,H,W], [C,H,W] or [H,W], in [-1, 1] or u8 (also channels last); a routing; a data set; a sampler
--- @param options? table
--- @field columns? integer  of pictures side by side; by default about as many as rows
--- @field path? string  saves a PNG there too
--- @field timesteps? integer  of a routing's table: its rows (1000)
--- @field channels? integer  of a routing's table: its columns (64)
--- @field block? integer  of a routing's table: which block's (1)
--- @example sluice.show(sluice.routing.dtr {}, { timesteps = 200 })
+--- Draws x in the terminal: by Kitty's or Sixel graphics where it has them, else in Unicode. Where stdout and stderr are no terminal, it
+--- saves a PNG under a name that is free, show-0001.png and so on, and prints the name. Of what is no picture it says so in words.
+--- @param x any  tensors [N,C,H,W], [C,H,W] or [H,W], in [-1, 1] or u8 (also channels last); a routing; a data set; a sampler
+--- @param options? table
+--- @field columns? integer  of pictures side by side; by default about as many as rows
+--- @field path? string  saves a PNG there too
+--- @field timesteps? integer  of a routing's table: its rows (1000)
+--- @field channels? integer  of a routing's table: its columns (64)
+--- @field block? integer  of a routing's table: which block's (1)
+--- @example sluice.show(sluice.routing.dtr {}, { timesteps = 200 })
 function show.show(x, o)
   if sluice.is_tensor(o) then o = nil end -- the labels in show(sluice.sample { … })
   o = fields.check(o or {}, NAMES, "sluice.show", 2)

@@ -8,7 +8,7 @@ local areas = {
       .. "end with -1; ranges include both ends.",
     sections = {
       { "Making tensors", nil, "sluice.tensor", "sluice.zeros", "sluice.ones", "sluice.full", "sluice.arange", "sluice.randn",
-        "sluice.rand", "sluice.randint", "sluice.seed", "sluice.is_tensor" },
+        "sluice.rand", "sluice.randint", "sluice.eye", "sluice.linspace", "sluice.seed", "sluice.is_tensor" },
       { "Tensors", nil, "sluice.Tensor" },
       { "Gradients", nil, "sluice.value_and_grad" },
       { "Operations", "Each is a function and, where its first argument is a tensor, a method: `sluice.softmax(x, 1)` and `x:softmax(1)`. "
@@ -70,7 +70,7 @@ local areas = {
     id = "program", title = "Program and system",
     intro = "What Sluice tells of itself and of the machine. The program's commands tell of themselves: `sluice train --help`.",
     sections = { { "The module", nil, "sluice.version", "sluice.help" }, { "The machine", nil, "sluice.devices", "sluice.memory",
-      "sluice.threads", "sluice.set_threads" }, { "Other names", nil, "^sluice%." } },
+      "sluice.threads", "sluice.set_threads" }, { "The prompt", nil, "sluice.repl", "^sluice%.repl%." }, { "Other names", nil, "^sluice%." } },
   },
 }
 

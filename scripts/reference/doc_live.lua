@@ -43,6 +43,13 @@ local function add_methods(names, operations)
   end
 end
 
+-- Operations made of others are functions and methods alike, and documented as methods.
+local function add_composed(names)
+  for name in pairs(require("sluice.compose").methods) do
+    names["tensor:" .. name], names["sluice." .. name] = true, nil
+  end
+end
+
 -- The object of a class's @setup; nil without one.
 local function object_of(class)
   if not class.setup then return nil end
@@ -194,6 +201,7 @@ local function live_names(source, root, objects, fault)
   local names, operations = module_names(root), {}
   for _, e in ipairs(source.operations) do operations[e.name] = true end
   add_methods(names, operations)
+  add_composed(names)
   for _, e in ipairs(source.entries) do
     if e.kind == "class" then
       local ok, object = pcall(object_of, e)

@@ -80,24 +80,4 @@ describe("examples", function()
     end
     assert.equal(2, seen)
   end)
-
-  it("the guide's snippets run in their order", function()
-    local dir = os.tmpname()
-    os.remove(dir)
-    local ok, text = run(("%s train recipes/quickstart.lua --set steps=2 --out %s/runs/quickstart-0001"):format(program, dir))
-    assert(ok, text)
-    local snippets, inside = { 'local sluice = require "sluice"' }, false
-    for line in io.lines "docs/guide.md" do
-      if line:match "^```" then
-        inside = line == "```lua"
-      elseif inside then
-        snippets[#snippets + 1] = line
-      end
-    end
-    local file <close> = assert(io.open(dir .. "/guide.lua", "w"))
-    assert(file:write(table.concat(snippets, "\n"))):flush()
-    ok, text = run(("p=$(realpath %s) && cd %s && $p run guide.lua && test -s digits.png"):format(program, dir))
-    assert(ok, text)
-    os.execute("rm -r " .. dir)
-  end)
 end)

@@ -29,6 +29,15 @@ describe("operations", function()
     assert.equal("bf16", (t:to "bf16" * 0.5):dtype())
   end)
 
+  it("give what they are named for, so that calls nest", function()
+    local w, q = sluice.ones { 4, 3 }, sluice.ones { 1, 2, 3, 4 }
+    assert.equal(1, select("#", t:linear(w)))
+    assert.equal(1, select("#", t:layer_norm()))
+    assert.equal(1, select("#", q:attention(q, q)))
+    assert.equal("2,4", shape(sluice.gelu(sluice.layer_norm(sluice.linear(t, w)))))
+    assert.equal(3, select("#", t:chunk(3, 2)))
+  end)
+
   it("dimensions and positions count from 1", function()
     assert.same({ 5, 7, 9 }, t:sum(1):totable())
     assert.same({ 6, 15 }, t:sum(-1):totable())
