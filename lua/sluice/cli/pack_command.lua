@@ -28,6 +28,7 @@ local function run(o)
   d:pack(o.output, { level = o.level, note = o.note, progress = function(done) line:update(done) end })
   line:finish()
   if o.json then
+    d = sluice.data.pack(o.output) -- its digest is of its own images, not of the files that they came from
     return arguments.say_json { output = o.output, images = #d, shape = d:shape(), classes = d:classes(), digest = d:digest() }
   end
   arguments.say("%s: %d images %s%s", o.output, #d, table.concat(d:shape(), "x"),
