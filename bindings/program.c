@@ -9,6 +9,7 @@
 
 #include "lbind.h"
 #include "lcore.h"
+#include "program_path.h"
 #include "program_prompt.h"
 #include "sluice/version.h"
 
@@ -237,6 +238,7 @@ static int protected_main(lua_State *L) {
   int argc = (int)lua_tointeger(L, 1);
   char **argv = lua_touserdata(L, 2);
   luaL_openlibs(L);
+  slL_search_beside_program(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, luaopen_sluice);
   lua_setfield(L, -2, "sluice");

@@ -1,6 +1,6 @@
 /* An allocator, a log and error handling of the host's own:  allocator CHECKPOINT
- * Loads and samples again and again; the first run's first allocation fails, the next run's second one, and so on, until
- * a run gets all that it needs. Every failure comes back as a status, and none leaves a block behind. */
+ * Loads and samples again and again; the first run's first allocation fails, the next run's second one, and so on,
+ * until a run gets all that it needs. Every failure comes back as a status, and none leaves a block behind. */
 #include <sluice.h>
 #include <stdatomic.h>
 #include <stdio.h>

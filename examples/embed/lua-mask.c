@@ -1,6 +1,6 @@
 /* A host with a Lua of its own, whose users write the mask:  lua-mask MASK.lua [OUT.png]
- * MASK.lua returns a function(t, T, C, block, blocks) -> first, last: the channels that are open at timestep t, from 1. A
- * DiT is made with it; its masks are printed, or drawn: a row for each timestep, open channels white. */
+ * MASK.lua returns a function(t, T, C, block, blocks) -> first, last: the channels that are open at timestep t, from 1.
+ * A DiT is made with it; its masks are printed, or drawn: a row for each timestep, open channels white. */
 #include <lauxlib.h>
 #include <lualib.h>
 #include <sluice.h>

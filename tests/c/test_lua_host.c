@@ -1,5 +1,5 @@
-/* The Lua module inside a host: it gives the numbers that the C API gives, in states that do not know of each other, one
- * after the other and in two threads at once. The host's own copy of the library and the module's share nothing. */
+/* The Lua module inside a host: it gives the numbers that the C API gives, in states that do not know of each other,
+ * one after the other and in two threads at once. The host's own copy of the library and the module's share nothing. */
 #include <lauxlib.h>
 #include <lualib.h>
 #include <pthread.h>
@@ -10,14 +10,15 @@
 #define DIGITS "models/digits.safetensors"
 enum { IMAGES = 3, PIXELS = IMAGES * 28 * 28, STEPS = 3 };
 
-static const char script[] =
-    "package.cpath = '" SLUICE_TEST_MODULE_FOLDER "/?.so;' .. package.cpath\n"
-    "local sluice = require 'sluice'\n"
-    "local loaded = sluice.load '" DIGITS "'\n"
-    "return function(seed)\n"
-    "  local images = loaded:sample { n = 3, steps = 3, seed = seed, batch = 2 }\n"
-    "  return images:reshape { #images * 28 * 28 }:totable()\n"
-    "end";
+static const char script[] = "package.cpath = '" SLUICE_TEST_MODULE_FOLDER
+                             "/?.so;' .. package.cpath\n"
+                             "local sluice = require 'sluice'\n"
+                             "local loaded = sluice.load '" DIGITS
+                             "'\n"
+                             "return function(seed)\n"
+                             "  local images = loaded:sample { n = 3, steps = 3, seed = seed, batch = 2 }\n"
+                             "  return images:reshape { #images * 28 * 28 }:totable()\n"
+                             "end";
 
 static float wanted[2][PIXELS]; /* by seed: what sl_sample gives */
 
