@@ -105,7 +105,8 @@ local function newest(folder, read_one)
   error(("%s: none of its %d checkpoints can be read; the last: %s"):format(folder.dir, #list, fault), 0)
 end
 
--- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, meta, path }, of which :sample { … } draws.
+-- sluice.load(path) -> { model, diffusion, sample, ema = { {decay, weights} … }, step, dtype, meta, path }; :sample { … } draws.
+-- dtype: of the weights in the file.
 -- path: a checkpoint, or a run, of which the newest checkpoint that is whole is taken.
 function checkpoint.load(path)
   if type(path) ~= "string" then

@@ -54,6 +54,7 @@ static void test_a_checkpoint_tells_what_it_is(void **state) {
   assert_string_equal(sl_model_kind_name(m), "dit");
   assert_int_equal(sl_diffusion_steps(sl_checkpoint_diffusion(c)), 1000);
   assert_int_equal(sl_checkpoint_step(c), 50000);
+  assert_int_equal(sl_checkpoint_dtype(c), SL_BF16);
   assert_non_null(strstr(sl_checkpoint_meta(c, "digest"), "xxh3:"));
   assert_null(sl_checkpoint_meta(c, "nothing"));
   sl_sample_options o = sl_sample_defaults(m);
@@ -228,6 +229,11 @@ static void test_stored_settings_choose_the_average(void **state) {
   assert_true(draws_as_the_digits("{\"ema\":0.999,\"columns\":4}"));
   assert_true(draws_as_the_digits("{\"ema\":\"none\"}"));
   sl_model *m;
+  sl_tensor *images;
+  write_averages(at("ema"), "{\"sampler\":\"mine\"}"); /* loads; what it asks for is not there */
+  OK(sl_model_load(ctx, at("ema"), &m));
+  FAILS(sl_sample(m, NULL, &images), ARG, "mine");
+  sl_model_release(m);
   write_averages(at("ema"), "{\"ema\":0.7}");
   FAILS(sl_model_load(ctx, at("ema"), &m), FORMAT, "ema is 0.7, which is none of the 2 that are there");
 }
