@@ -69,7 +69,7 @@ static sl_status make_model(void *user, const sl_tensor_file *meta, sl_model **o
   return SL_STATUS_OK;
 }
 
-/* core.load_checkpoint(path[, make]) -> { model, diffusion, ema, sample, step, meta, path }; make(meta) -> the model,
+/* core.load_checkpoint(path[, make]) -> { model, diffusion, ema, sample, step, dtype, meta, path }; make(meta) -> the model,
  * where its description is not enough. */
 static int l_load(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
@@ -80,13 +80,14 @@ static int l_load(lua_State *L) {
   luaL_setmetatable(L, BOX);
   slL_try(L, sl_checkpoint_load_with(slL_context(L), path, lua_isnil(L, 2) ? NULL : make_model, L, box));
   const sl_checkpoint *c = *box;
-  lua_createtable(L, 0, 7);
+  lua_createtable(L, 0, 8);
   *slL_push_model(L) = sl_model_retain(sl_checkpoint_model(c)), lua_setfield(L, -2, "model");
   slL_push_diffusion(L, sl_checkpoint_diffusion(c)), lua_setfield(L, -2, "diffusion");
   push_averages(L, sl_checkpoint_model(c)), lua_setfield(L, -2, "ema");
   push_settings(L, c), lua_setfield(L, -2, "sample");
   push_meta(L, sl_checkpoint_metadata(c)), lua_setfield(L, -2, "meta");
   lua_pushinteger(L, sl_checkpoint_step(c)), lua_setfield(L, -2, "step");
+  lua_pushstring(L, sl_dtype_name(sl_checkpoint_dtype(c))), lua_setfield(L, -2, "dtype");
   lua_pushstring(L, sl_checkpoint_path(c)), lua_setfield(L, -2, "path");
   sl_checkpoint_free(*box);
   *box = NULL;

@@ -9,6 +9,7 @@
 #include <lualib.h>
 
 #include "program_interrupt.h"
+#include "program_path.h"
 #include "program_prompt.h"
 #include "sluice/version.h"
 
@@ -225,6 +226,7 @@ static int protected_main(lua_State *L) {
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   }
   luaL_openlibs(L);
+  slL_search_beside_program(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, luaopen_sluice);
   lua_setfield(L, -2, "sluice");

@@ -13,14 +13,15 @@ typedef struct store {
   sl_diffusion *diffusion;
   sl_averages averages;
   sl_sample_options options; /* what they point to is this store's, too */
-  int64_t *label_list;
+  sl_settings settings;
 } store;
 
 static void free_store(sl_context *ctx, void *sample) {
   store *s = sample;
   sl_diffusion_release(s->diffusion);
   for (int i = 0; i < s->averages.n; i++) sl_tensor_release(s->averages.weights[i]);
-  sl_free(ctx, s->label_list);
+  sl_free(ctx, s->settings.label_list);
+  sl_free(ctx, s->settings.sampler);
   sl_free(ctx, s);
 }
 
@@ -42,9 +43,8 @@ sl_status sl_sample_keep(sl_model *m, sl_diffusion *d, const sl_averages *averag
   s->options.diffusion = s->diffusion = sl_diffusion_retain(d);
   s->averages = *averages;
   for (int i = 0; i < averages->n; i++) sl_tensor_retain(averages->weights[i]);
-  double ema = 0;
-  sl_status status = sl_sample_read_settings(m->ctx, settings, &s->options, &s->label_list, &ema);
-  if (status == SL_STATUS_OK) status = choose_average(&s->averages, ema, &s->options.weights);
+  sl_status status = sl_sample_read_settings(m->ctx, settings, &s->options, &s->settings);
+  if (status == SL_STATUS_OK) status = choose_average(&s->averages, s->settings.ema, &s->options.weights);
   if (status != SL_STATUS_OK) {
     free_store(m->ctx, s);
     return status;

@@ -17,9 +17,14 @@ typedef struct sl_averages {
  * for pictures, is passed over, and other names are told to the log. FORMAT names a field that makes no sense. */
 SL_MUST_USE sl_status sl_sample_keep(sl_model *m, sl_diffusion *d, const sl_averages *averages, const char *settings);
 
-/* For sl_sample_keep: the settings over *o. *list, from sl_alloc, is what o->label_list points to, or NULL; *ema is set
- * to the decay that is named, -1 for "none", and stays as it was otherwise. */
-SL_MUST_USE sl_status sl_sample_read_settings(sl_context *ctx, const char *text, sl_sample_options *o, int64_t **list,
-                                              double *ema);
+/* What stored settings need beside sl_sample_options; texts and lists are from sl_alloc, the caller's, also on failure.
+ */
+typedef struct sl_settings {
+  int64_t *label_list; /* what the options' label_list points to, or NULL */
+  char *sampler;       /* the options', too */
+  double ema;          /* the decay that is named; -1: "none"; 0: nothing said */
+} sl_settings;
+/* For sl_sample_keep: the settings over *o. */
+SL_MUST_USE sl_status sl_sample_read_settings(sl_context *ctx, const char *text, sl_sample_options *o, sl_settings *to);
 
 #endif

@@ -69,39 +69,36 @@ static sl_status read_ema(const cJSON *v, double *ema) {
   return SL_STATUS_OK;
 }
 
-/* The kind's own name, which lives as long as the library. */
-static sl_status read_sampler(const cJSON *v, sl_sample_options *o) {
-  if (!v) return SL_STATUS_OK;
-  const sl_sampler_kind *kind = NULL;
-  SL_TRY(sl_sampler_find(cJSON_IsString(v) ? v->valuestring : "", &kind));
-  o->sampler = kind->name;
+/* The name, known here or not: sampling says so if it is not. */
+static sl_status read_sampler(sl_context *ctx, cJSON *from, sl_sample_options *o, char **sampler) {
+  SL_TRY(sl_fields_take_text(ctx, from, "sampler", sampler));
+  o->sampler = *sampler;
   return SL_STATUS_OK;
 }
 
-static sl_status read_all(sl_context *ctx, cJSON *from, sl_sample_options *o, int64_t **list, double *ema) {
-  static const char *const known[] = {"cfg_interval", "labels", "precision", "ema", "sampler", "columns", NULL};
-  const cJSON *v[6];
+static sl_status read_all(sl_context *ctx, cJSON *from, sl_sample_options *o, sl_settings *to) {
+  static const char *const known[] = {"cfg_interval", "labels", "precision", "ema", "columns", NULL};
+  const cJSON *v[5];
   for (int i = 0; known[i]; i++) v[i] = cJSON_GetObjectItemCaseSensitive(from, known[i]);
-  SL_TRY(read_labels(ctx, v[1], o, list));
+  SL_TRY(read_labels(ctx, v[1], o, &to->label_list));
   SL_TRY(sl_fields_read(fields, from, o));
   SL_REQUIRE(o->labels != SL_LABELS_LIST || o->n == o->label_count, FORMAT, "sample: %lld labels for n = %lld images",
              (long long)o->label_count, (long long)o->n);
   SL_TRY(read_interval(v[0], o));
   SL_TRY(read_precision(v[2], o));
-  SL_TRY(read_ema(v[3], ema));
-  SL_TRY(read_sampler(v[4], o));
+  SL_TRY(read_ema(v[3], &to->ema));
+  SL_TRY(read_sampler(ctx, from, o, &to->sampler));
   for (int i = 0; known[i]; i++) cJSON_DeleteItemFromObjectCaseSensitive(from, known[i]);
   for (const cJSON *c = from->child; c; c = c->next)
     sl_context_log(ctx, "warning: the stored sampling setting %.80s is not known here and is passed over", c->string);
   return SL_STATUS_OK;
 }
 
-sl_status sl_sample_read_settings(sl_context *ctx, const char *text, sl_sample_options *o, int64_t **list,
-                                  double *ema) {
-  *list = NULL;
+sl_status sl_sample_read_settings(sl_context *ctx, const char *text, sl_sample_options *o, sl_settings *to) {
+  *to = (sl_settings){0};
   cJSON *object = NULL;
   SL_TRY(sl_object_parse(text, "sample", &object));
-  sl_status status = read_all(ctx, object, o, list, ema);
+  sl_status status = read_all(ctx, object, o, to);
   cJSON_Delete(object);
   return status;
 }

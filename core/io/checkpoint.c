@@ -20,6 +20,7 @@ struct sl_checkpoint {
   sl_model *model;
   sl_diffusion *diffusion;
   int64_t step;
+  sl_dtype dtype; /* of the weights in the file */
 };
 
 /* --- reading a file --- */
@@ -121,6 +122,11 @@ static sl_status assemble(const loading *l, const sl_tensor_file *file, sl_check
   SL_TRY(sl_diffusion_from_description(c->ctx, text_of(file, "diffusion"), sl_tensor_file_find(file, "tables.betas"),
                                        &c->diffusion));
   SL_TRY(keep_sample(file, c));
+  const char *first = sl_params_get(c->model->params, 0)->name;
+  char name[256];
+  snprintf(name, sizeof name, "model.%s", first);
+  const sl_tensor *weights = sl_tensor_file_find(file, name);
+  c->dtype = weights ? sl_tensor_dtype(weights) : SL_F32;
   c->step = strtoll(text_of(file, "step"), NULL, 10);
   return keep_meta(file, c);
 }
@@ -175,6 +181,7 @@ void sl_checkpoint_free(sl_checkpoint *c) {
 sl_model *sl_checkpoint_model(const sl_checkpoint *c) { return c->model; }
 sl_diffusion *sl_checkpoint_diffusion(const sl_checkpoint *c) { return c->diffusion; }
 int64_t sl_checkpoint_step(const sl_checkpoint *c) { return c->step; }
+sl_dtype sl_checkpoint_dtype(const sl_checkpoint *c) { return c->dtype; }
 const char *sl_checkpoint_path(const sl_checkpoint *c) { return c->path; }
 const char *sl_checkpoint_meta(const sl_checkpoint *c, const char *key) { return sl_tensor_file_meta(c->meta, key); }
 

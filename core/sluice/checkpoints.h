@@ -22,6 +22,7 @@ void sl_checkpoint_free(sl_checkpoint *c);
 sl_model *sl_checkpoint_model(const sl_checkpoint *c);
 sl_diffusion *sl_checkpoint_diffusion(const sl_checkpoint *c); /* borrowed */
 int64_t sl_checkpoint_step(const sl_checkpoint *c);            /* steps of training that it has behind it */
+sl_dtype sl_checkpoint_dtype(const sl_checkpoint *c);          /* of the weights in the file */
 const char *sl_checkpoint_path(const sl_checkpoint *c);        /* of the file that was read */
 /* A text of its metadata: "digest" ("xxh3:…"), "architecture", "diffusion", "sample", "parameters" and "settings"
  * (JSON), "recipe" (Lua, inert), "version", "seed"; NULL: it has none. Lives with the checkpoint. */

@@ -129,7 +129,7 @@ function checkpoint.sample(of, settings, o, more)
   return require("sluice.sample").run(options, checkpoint.origin(of, options, more))
 end
 
--- What a checkpoint's file says of itself in its header, and the dtype of its weights; the rest is not read.
+-- What a checkpoint's file says of itself in its header; the rest is not read.
 function checkpoint.header(path)
   local f <close>, message = io.open(path, "rb")
   if not f then error(message, 0) end
@@ -137,11 +137,7 @@ function checkpoint.header(path)
   local text = size and #size == 8 and f:read(math.min((string.unpack("<I8", size)), 1 << 28))
   local ok, header = pcall(json.decode, text or "")
   if not ok or type(header) ~= "table" then return {} end
-  local meta, dtype = header.__metadata__ or {}, nil
-  for name, t in pairs(header) do
-    if name:match "^model%." and type(t) == "table" then dtype = dtype or tostring(t.dtype):lower() end
-  end
-  return meta, dtype
+  return header.__metadata__ or {}
 end
 
 local function describe(path, meta, dtype)
@@ -150,7 +146,7 @@ end
 
 -- of.checkpoint for a file that was just written.
 function checkpoint.describe(path)
-  return describe(path, checkpoint.header(path))
+  return describe(path, checkpoint.header(path), "f32")
 end
 
 --- loaded:sample(options?) -> images, labels?
@@ -167,6 +163,7 @@ local Settings = { __call = function(settings, loaded, o) return checkpoint.samp
 --- @field diffusion sluice.Diffusion
 --- @field ema {decay: number, weights: sluice.Tensor}[]
 --- @field step integer  at which it was written
+--- @field dtype string  of the weights in the file
 --- @field meta table<string, string>  the file's metadata
 --- @field path string  of the checkpoint
 --- @setup local loaded = sluice.load "models/digits.safetensors"
@@ -209,8 +206,7 @@ function checkpoint.load(path, options)
   local ok, loaded = pcall(core.load_checkpoint, path, recipe and function(meta) return model_of_recipe(recipe, meta) end)
   if not ok then error("sluice.load: " .. tostring(loaded):gsub("^[^\n]-:%d+: ", ""), 2) end
   setmetatable(loaded.sample, Settings)
-  local _, _, dtype = pcall(checkpoint.header, loaded.path) -- the file may be gone by now, if its run goes on
-  loaded.checkpoint = describe(loaded.path, loaded.meta, dtype)
+  loaded.checkpoint = describe(loaded.path, loaded.meta, loaded.dtype)
   return loaded
 end
 

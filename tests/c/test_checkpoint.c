@@ -55,6 +55,7 @@ static void test_a_checkpoint_tells_what_it_is(void **state) {
   assert_string_equal(sl_model_kind_name(m), "dit");
   assert_int_equal(sl_diffusion_steps(sl_checkpoint_diffusion(c)), 1000);
   assert_int_equal(sl_checkpoint_step(c), 50000);
+  assert_int_equal(sl_checkpoint_dtype(c), SL_BF16);
   assert_non_null(strstr(sl_checkpoint_meta(c, "digest"), "xxh3:"));
   assert_null(sl_checkpoint_meta(c, "nothing"));
   sl_sample_options o = sl_sample_defaults(m);
@@ -199,6 +200,67 @@ static void test_an_image_depends_on_seed_and_number(void **state) {
   sl_model_release(m);
 }
 
+/* The digits with two averages: the weights themselves, and zeros. */
+static void write_averages(const char *path, const char *sample) {
+  sl_tensor_file *from, *to;
+  OK(sl_tensor_file_load(ctx, DIGITS, &from));
+  OK(sl_tensor_file_load(ctx, DIGITS, &to));
+  for (int64_t i = 0; i < sl_tensor_file_count(from); i++) {
+    const char *name = sl_tensor_file_name(from, i);
+    sl_tensor *t = sl_tensor_file_tensor(from, i), *zeros;
+    if (strncmp(name, "model.", 6) != 0) continue;
+    char ema[160];
+    snprintf(ema, sizeof ema, "ema.0.5.%s", name + 6);
+    OK(sl_tensor_zeros(ctx, NULL, sl_tensor_dtype(t), sl_tensor_shape(t), &zeros));
+    OK(sl_tensor_file_add(to, ema, zeros));
+    sl_tensor_release(zeros);
+    snprintf(ema, sizeof ema, "ema.0.999.%s", name + 6);
+    OK(sl_tensor_file_add(to, ema, t));
+  }
+  OK(sl_tensor_file_set_meta(to, "ema", "[\"0.5\",\"0.999\"]"));
+  OK(sl_tensor_file_set_meta(to, "sample", sample));
+  OK(sl_tensor_file_save(path, to));
+  sl_tensor_file_free(from);
+  sl_tensor_file_free(to);
+}
+
+/* The images that a checkpoint's stored settings give, against those of the digits' own weights. */
+static bool draws_as_the_digits(const char *sample) {
+  sl_model *digits, *m;
+  sl_tensor *a, *b;
+  write_averages(at("ema"), sample);
+  OK(sl_model_load(ctx, DIGITS, &digits));
+  OK(sl_model_load(ctx, at("ema"), &m));
+  assert_int_equal(sl_sample_averages(m), 2);
+  sl_sample_options o = sl_sample_defaults(m);
+  o.n = 1;
+  o.steps = 2;
+  OK(sl_sample(m, &o, &b));
+  o.weights = NULL;
+  OK(sl_sample(digits, &o, &a));
+  bool same = memcmp(row(a, 0), row(b, 0), 784 * sizeof(float)) == 0;
+  sl_tensor_release(a);
+  sl_tensor_release(b);
+  sl_model_release(digits);
+  sl_model_release(m);
+  return same;
+}
+
+static void test_stored_settings_choose_the_average(void **state) {
+  (void)state;
+  assert_false(draws_as_the_digits("{\"clip\":true}")); /* the first: zeros */
+  assert_true(draws_as_the_digits("{\"ema\":0.999,\"columns\":4}"));
+  assert_true(draws_as_the_digits("{\"ema\":\"none\"}"));
+  sl_model *m;
+  sl_tensor *images;
+  write_averages(at("ema"), "{\"sampler\":\"mine\"}"); /* loads; what it asks for is not there */
+  OK(sl_model_load(ctx, at("ema"), &m));
+  FAILS(sl_sample(m, NULL, &images), ARG, "mine");
+  sl_model_release(m);
+  write_averages(at("ema"), "{\"ema\":0.7}");
+  FAILS(sl_model_load(ctx, at("ema"), &m), FORMAT, "ema is 0.7, which is none of the 2 that are there");
+}
+
 typedef struct watch {
   int calls, stop_after;
   int64_t last_done, all;
@@ -302,6 +364,7 @@ int main(void) {
       cmocka_unit_test(test_a_run_gives_its_newest_whole_checkpoint),
       cmocka_unit_test(test_a_checkpoint_that_goes_meanwhile_is_no_fault),
       cmocka_unit_test(test_an_image_depends_on_seed_and_number),
+      cmocka_unit_test(test_stored_settings_choose_the_average),
       cmocka_unit_test(test_hooks_see_every_step_and_stop),
       cmocka_unit_test(test_sampling_options_are_checked),
       cmocka_unit_test(test_failed_allocations_leak_nothing),

@@ -29,6 +29,18 @@ describe("the program", function()
     assert.equal("true\n", (run [[-e 'print(require "sluice" == sluice)']]))
   end)
 
+  it("finds Lua files beside itself, as in the portable archive", function()
+    local dir = script ""
+    os.remove(dir)
+    os.execute(("mkdir %s && cp %s %s/sluice"):format(dir, program, dir))
+    local file <close> = assert(io.open(dir .. "/beside_sluice.lua", "w"))
+    file:write("return 42"):flush()
+    local pipe = assert(io.popen(("cd / && %s/sluice -e 'print(require \"beside_sluice\")' 2>&1"):format(dir)))
+    assert.truthy(pipe:read "a":match "^42%s")
+    pipe:close()
+    os.execute("rm -r " .. dir)
+  end)
+
   it("exits with the script's status, and says where an error was", function()
     local name = script "local t = sluice.ones{2}\nreturn t:matmul(sluice.ones{3, 3})"
     local text, code = run("run " .. name)
