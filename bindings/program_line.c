@@ -236,6 +236,8 @@ static line_status read_edited(lua_State *L, const char *prompt) {
   line.interrupted = false;
   watch(old);
   el_resize(line.el);
+  el_set(line.el, EL_PREP_TERM,
+         1); /* before the prompt is seen: else the terminal itself would take a Ctrl-D typed at once */
   const char *text = el_gets(line.el, &count);
   unwatch(old);
   if (line.interrupted) {

@@ -37,7 +37,7 @@ class Terminal:
         return spent
 
     def close(self):
-        os.write(self.fd, b"\x04")
+        os.write(self.fd, b"os.exit()\n")
         try:
             while os.read(self.fd, 65536):
                 pass

@@ -5,6 +5,8 @@ local core = require "sluice.core"
 local tmux = {}
 tmux.__index = tmux
 
+local open = {} -- terminals that were not closed yet
+
 local LIMIT = 120 -- seconds to wait for a text: under sanitizers, beside other tests, much is slow
 
 local function quote(text)
@@ -31,6 +33,7 @@ function tmux.start(command, o)
   self.call = ("%s tmux -S %s -f /dev/null -u "):format(table.concat(env, " "), self.socket)
   local ok, text = run(("%snew-session -d -x %d -y %d %s"):format(self.call, o.columns or 100, o.rows or 45, quote(command)))
   assert(ok, text)
+  open[self] = true
   run(self.call .. "set-option -g history-limit 5000")
   return self
 end
@@ -95,6 +98,12 @@ end
 function tmux:close()
   run(self.call .. "kill-server")
   os.remove(self.socket)
+  open[self] = nil
+end
+
+-- After a test, whatever became of it.
+function tmux.close_all()
+  for self in pairs(open) do self:close() end
 end
 
 return tmux

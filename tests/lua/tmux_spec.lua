@@ -13,6 +13,7 @@ end
 local home
 setup(function() home = files.temporary() end)
 teardown(function() os.execute("rm -r " .. home) end)
+after_each(tmux.close_all)
 
 local function start(o)
   o = o or {}
