@@ -69,8 +69,8 @@ static sl_status make_model(void *user, const sl_tensor_file *meta, sl_model **o
   return SL_STATUS_OK;
 }
 
-/* core.load_checkpoint(path[, make]) -> { model, diffusion, ema, sample, step, dtype, meta, path }; make(meta) -> the model,
- * where its description is not enough. */
+/* core.load_checkpoint(path[, make]) -> { model, diffusion, ema, sample, step, dtype, meta, path }; make(meta) -> the
+ * model, where its description is not enough. */
 static int l_load(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   lua_settop(L, 2);

@@ -44,7 +44,7 @@ describe("a first session", function()
     t:type("images, labels = loaded:sample { n = 6, labels = { 0, 1, 2, 3, 4, 5 }, steps = 6, seed = 3 }", "Enter")
     t:prompt "seed = 3 }"
     t:type("images:shape()", "Enter")
-    assert.truthy(t:prompt("images:shape()"):find("{ 6, 1, 28, 28 }", 1, true))
+    assert.truthy(t:prompt("images:shape()"):find("[6,1,28,28]", 1, true))
     t:type("show(images, { columns = 6 })", "Enter")
     local picture = t:prompt "columns = 6 })"
     assert.truthy(select(2, picture:gsub("\n", "")) >= 5, picture)
