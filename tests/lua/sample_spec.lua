@@ -12,7 +12,7 @@ end
 -- Weights of a new DiT give zeros; these do not.
 local function restless(model)
   local state, changed = model:state(), {}
-  for name, t in pairs(state) do changed[name] = t + sluice.randn(t:shape(), { seed = #name }) * 0.2 end
+  for name, t in pairs(state) do changed[name] = t:to "cpu" + sluice.randn(t:shape(), { seed = #name }) * 0.2 end
   model:load_state(changed)
   return model
 end
@@ -21,7 +21,7 @@ local learned, fixed = restless(small()), restless(small { learn_sigma = false }
 
 local function far(a, b)
   assert.same(a:shape(), b:shape())
-  return (a - b):abs():max():item()
+  return (a:to "cpu" - b:to "cpu"):abs():max():item()
 end
 
 local function ddpm(s)
