@@ -118,7 +118,9 @@ typedef struct loading {
 
 static sl_status assemble(const loading *l, const sl_tensor_file *file, sl_checkpoint *c) {
   SL_TRY(l->make_model ? l->make_model(l->user, file, &c->model) : model_from_file(file, c));
-  SL_TRY(sl_state_load(c->model, file, "model.", true));
+  sl_status status = sl_state_load(c->model, file, "model.", true);
+  if (status != SL_STATUS_OK && l->make_model) return SL_STATUS_UNSUPPORTED; /* the model's fault, not the file's */
+  SL_TRY(status);
   SL_TRY(sl_diffusion_from_description(c->ctx, text_of(file, "diffusion"), sl_tensor_file_find(file, "tables.betas"),
                                        &c->diffusion));
   SL_TRY(keep_sample(file, c));

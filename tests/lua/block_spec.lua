@@ -24,7 +24,7 @@ end
 local function disturbed(model)
   local state = {}
   for name, p in pairs(model:init(1):state()) do
-    state[name] = name == "pos_embed" and p or p + sluice.randn(p:shape(), { seed = #name }) * 0.1
+    state[name] = name == "pos_embed" and p or p:to "cpu" + sluice.randn(p:shape(), { seed = #name }) * 0.1
   end
   return model:load_state(state)
 end
@@ -42,6 +42,7 @@ local function batch()
 end
 
 local function close(a, b, tolerance, name)
+  a, b = a:to "cpu", b:to "cpu"
   local scale = math.max(a:abs():max():item(), 1e-6)
   assert((a - b):abs():max():item() <= tolerance * scale, name)
 end
@@ -99,7 +100,7 @@ describe("a block in Lua", function()
     local model = sluice.dit(options { block = block }):init(1)
     assert.same({ 2, 2, 32, 2, 4, 4, false }, seen)
     assert.same({ 32 }, model:state()["blocks.1.scale"]:shape())
-    assert.equal(1, model:state()["blocks.1.scale"]:min():item())
+    assert.equal(1, model:state()["blocks.1.scale"]:to("cpu"):min():item())
     assert.same({ 16, 32, 3, 3 }, model:state()["blocks.0.conv.weight"]:shape())
     local x, t, y = batch()
     model:forward(x, t, y)
