@@ -48,7 +48,7 @@ local recipe = sluice.recipe {
       data = sluice.data.pack(here .. "data/digits/digits.pack"),
       model = sluice.dit {
         input = { 1, 28, 28 }, patch = 7, hidden = 128, depth = 4, heads = 4, classes = 10, learn_sigma = false,
-        routing = masks[p.mask], seed = p.seed,
+        routing = assert(masks[p.mask], p.mask), seed = p.seed,
       },
       diffusion = sluice.diffusion { schedule = "cosine", predict = "x0", variance = "fixed_small" },
       loss = sluice.weight.custom(function(_, snr) return math.min(snr + 1, 5) end),
