@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#define XXH_INLINE_ALL /* the state of a digest lies on the stack */
 #include <xxhash.h>
 
 #include "lfields.h"
@@ -15,8 +16,8 @@
 #define NAME_LENGTH 96 /* of a layer */
 
 typedef struct lua_block {
-  lua_State *L; /* the main thread: the function may outlive the coroutine that made it */
-  int ref;
+  sl_context *ctx;
+  slL_function function;
   int64_t hidden, heads, depth, height, width; /* height, width: of the grid of tokens */
 } lua_block;
 
@@ -291,51 +292,43 @@ static int l_index(lua_State *L) {
 
 static void release(void *user) {
   lua_block *k = user;
-  luaL_unref(k->L, LUA_REGISTRYINDEX, k->ref);
-  sl_free(slL_context(k->L), k);
+  slL_release_function(k->function);
+  sl_free(k->ctx, k);
 }
 
-/* Calls the function: z, c, builder -> tensor. Runs protected: the core's frames are below. */
-static int call_function(lua_State *L) {
-  builder *u = lua_touserdata(L, 1);
-  sl_value *z = lua_touserdata(L, 2), *c = lua_touserdata(L, 3);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, u->of->ref);
-  push(L, u, z);
-  push(L, u, c);
+typedef struct call {
+  builder builder;
+  sl_value *z, *c;
+} call;
+
+/* Calls the function, at 1: z, c, builder -> tensor. */
+static sl_value *call_function(lua_State *L, slL_trace *trace, void *user) {
+  call *k = user;
+  k->builder.trace = trace;
+  push(L, &k->builder, k->z);
+  push(L, &k->builder, k->c);
   builder *given = lua_newuserdatauv(L, sizeof *given, 0);
-  *given = *u;
+  *given = k->builder;
   luaL_setmetatable(L, BUILDER);
   lua_pushvalue(L, -1);
-  lua_insert(L, 4);
+  lua_insert(L, 1);
   int status = lua_pcall(L, 3, 1, 0);
   *given = (builder){0};
-  if (status != LUA_OK) return lua_error(L);
+  if (status != LUA_OK) lua_error(L);
   if (!slL_is_symbolic(L, -1))
-    return slL_error(L, "block: the function returned %s, expected a tensor shaped as z", slL_what(L, -1));
-  lua_pushlightuserdata(L, slL_to_value(L, -1, u->trace));
-  return 1;
+    slL_error(L, "block: the function returned %s, expected a tensor shaped as z", slL_what(L, -1));
+  return slL_to_value(L, -1, trace);
 }
 
 static sl_value *build(void *user, sl_builder *b, sl_value *z, sl_value *c, int index) {
   lua_block *k = user;
-  lua_State *L = k->L;
-  int top = lua_gettop(L);
-  if (!lua_checkstack(L, 32)) return sl_graph_fail(b->g, sl_fail(SL_STATUS_OOM, "block: Lua's stack is full"));
-  builder u = {.b = b, .trace = slL_trace_begin(L, b->g), .of = k, .index = index};
-  lua_pushcfunction(L, call_function);
-  lua_pushlightuserdata(L, &u);
-  lua_pushlightuserdata(L, z);
-  lua_pushlightuserdata(L, c);
-  sl_value *y = NULL;
-  if (lua_pcall(L, 3, 1, 0) == LUA_OK) {
-    y = lua_touserdata(L, -1);
-  } else {
-    slL_keep_error(L);
-    (void)sl_graph_fail(b->g, sl_fail(SL_STATUS_ARG, "block %d: the function raised an error", index + 1));
-  }
-  lua_settop(L, top);
-  slL_trace_end(L, u.trace);
-  return y;
+  lua_State *L = k->function.L;
+  char what[32];
+  snprintf(what, sizeof what, "block %d", index + 1);
+  if (!lua_checkstack(L, 1)) return sl_graph_fail(b->g, sl_fail(SL_STATUS_OOM, "%s: Lua's stack is full", what));
+  lua_rawgeti(L, LUA_REGISTRYINDEX, k->function.ref);
+  call of = {.builder = {.b = b, .of = k, .index = index}, .z = z, .c = c};
+  return slL_build(L, b->g, what, 1, call_function, &of);
 }
 
 static int add_to_digest(lua_State *L, const void *code, size_t size, void *state) {
@@ -345,14 +338,12 @@ static int add_to_digest(lua_State *L, const void *code, size_t size, void *stat
 
 /* Tells one function from another: a digest of its code, without names of files and lines. */
 static void name_function(lua_State *L, int idx, char *name, size_t size) {
-  XXH3_state_t *state = XXH3_createState();
-  if (!state) slL_try(L, SL_STATUS_OOM);
-  XXH3_64bits_reset(state);
+  XXH3_state_t state;
+  XXH3_64bits_reset(&state);
   lua_pushvalue(L, idx);
-  lua_dump(L, add_to_digest, state, 1);
+  lua_dump(L, add_to_digest, &state, 1);
   lua_pop(L, 1);
-  snprintf(name, size, "lua %016llx", (unsigned long long)XXH3_64bits_digest(state));
-  XXH3_freeState(state);
+  snprintf(name, size, "lua %016llx", (unsigned long long)XXH3_64bits_digest(&state));
 }
 
 bool slL_read_block(lua_State *L, int idx, const sl_dit_config *c, sl_dit_block *block) {
@@ -362,15 +353,15 @@ bool slL_read_block(lua_State *L, int idx, const sl_dit_config *c, sl_dit_block 
     slL_error(L, "sluice.dit: block is %s, expected a function(z, c, b)", slL_what(L, idx));
   *block = (sl_dit_block){.build = build, .release = release};
   name_function(L, idx, block->name, sizeof block->name);
-  lua_block *k = sl_alloc(slL_context(L), sizeof *k);
-  if (!k) slL_try(L, SL_STATUS_OOM);
-  *k = (lua_block){.hidden = c->hidden, .heads = c->heads, .depth = c->depth};
+  sl_context *ctx = slL_context(L);
+  slL_function f = slL_hold_function(L, idx); /* first: it may raise */
+  lua_block *k = sl_alloc(ctx, sizeof *k);
+  if (!k) {
+    slL_release_function(f);
+    slL_try(L, SL_STATUS_OOM);
+  }
+  *k = (lua_block){.ctx = ctx, .function = f, .hidden = c->hidden, .heads = c->heads, .depth = c->depth};
   if (c->patch > 0) k->height = c->height / c->patch, k->width = c->width / c->patch;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  k->L = lua_tothread(L, -1);
-  lua_pushvalue(L, idx);
-  k->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pop(L, 1);
   block->user = k;
   return true;
 }

@@ -54,14 +54,15 @@ static sl_diffusion **push_box(lua_State *L) {
   return box;
 }
 
-static sl_diffusion *check(lua_State *L, int idx) { return *(sl_diffusion **)luaL_checkudata(L, idx, DIFFUSION); }
+static sl_diffusion *check(lua_State *L, int idx) { return slL_check_held(L, idx, DIFFUSION, "diffusion"); }
 
 sl_diffusion *slL_field_diffusion_or_null(lua_State *L, int idx, const char *what, const char *name) {
   bool none = lua_getfield(L, idx, name) == LUA_TNIL;
-  sl_diffusion **box = luaL_testudata(L, -1, DIFFUSION);
-  if (!box && !none) slL_error(L, "%s: %s is %s, expected a sluice.diffusion", what, name, luaL_typename(L, -1));
+  if (!none && !luaL_testudata(L, -1, DIFFUSION))
+    slL_error(L, "%s: %s is %s, expected a sluice.diffusion", what, name, luaL_typename(L, -1));
+  sl_diffusion *d = none ? NULL : check(L, -1);
   lua_pop(L, 1);
-  return none ? NULL : *box;
+  return d;
 }
 
 sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what) {

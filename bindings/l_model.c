@@ -30,14 +30,14 @@ sl_model **slL_push_model(lua_State *L) {
   return box;
 }
 
-sl_model *slL_check_model(lua_State *L, int idx) { return *(sl_model **)luaL_checkudata(L, idx, MODEL); }
+sl_model *slL_check_model(lua_State *L, int idx) { return slL_check_held(L, idx, MODEL, "model"); }
 
 sl_model *slL_field_model(lua_State *L, int idx, const char *what) {
   lua_getfield(L, idx, "model");
-  sl_model **box = luaL_testudata(L, -1, MODEL);
-  if (!box) slL_error(L, "%s: model is %s, expected a model", what, luaL_typename(L, -1));
+  if (!luaL_testudata(L, -1, MODEL)) slL_error(L, "%s: model is %s, expected a model", what, luaL_typename(L, -1));
+  sl_model *m = slL_check_model(L, -1);
   lua_pop(L, 1);
-  return *box;
+  return m;
 }
 
 static int l_gc(lua_State *L) {

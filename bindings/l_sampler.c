@@ -29,11 +29,7 @@ sampler.x = sampler.x * 0.9 */
 
 #define SAMPLER "sluice.sampler"
 
-static sl_sampler *check(lua_State *L, int idx) {
-  sl_sampler **box = luaL_checkudata(L, idx, SAMPLER);
-  if (!*box) slL_error(L, "the sampler was released");
-  return *box;
-}
+static sl_sampler *check(lua_State *L, int idx) { return slL_check_held(L, idx, SAMPLER, "sampler"); }
 
 static int l_gc(lua_State *L) {
   sl_sampler **box = luaL_checkudata(L, 1, SAMPLER);

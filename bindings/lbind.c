@@ -11,6 +11,7 @@
 #define ACCOUNT_BYTES (128 << 10)
 #define CLASSES "sluice.classes" /* in the registry: the names that slL_class was given */
 
+/* Its user value is the error that slL_keep_error was given last. */
 typedef struct state {
   lua_State *main;
   sl_context *ctx;
@@ -19,9 +20,11 @@ typedef struct state {
   uint64_t known_bytes; /* of the context, as the collector was told */
   void *programs;
   void (*release_programs)(void *);
+  sl_status kept_status; /* of the failure that it stands for, and the text */
+  char kept_text[1024];
 } state;
 
-static const char state_key, error_key;
+static const char state_key;
 
 /* --- state --- */
 
@@ -70,7 +73,7 @@ void slL_open_state(lua_State *L) {
     return;
   }
   lua_pop(L, 1);
-  state *s = lua_newuserdatauv(L, sizeof *s, 0);
+  state *s = lua_newuserdatauv(L, sizeof *s, 1);
   *s = (state){0};
   luaL_newmetatable(L, STATE);
   lua_pushcfunction(L, state_gc);
@@ -149,16 +152,52 @@ int slL_error(lua_State *L, const char *fmt, ...) {
   return lua_error(L);
 }
 
-void slL_keep_error(lua_State *L) { lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key); }
+/* Not by lua_rawsetp into the registry: that may need memory, and so raise. */
+void slL_keep_error(lua_State *L, sl_status status) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  state *s = lua_touserdata(L, -1);
+  if (s) {
+    s->kept_status = status;
+    snprintf(s->kept_text, sizeof s->kept_text, "%s", sl_error());
+    lua_pushvalue(L, -2);
+    lua_setiuservalue(L, -2, 1);
+  }
+  lua_pop(L, 2);
+}
+
+sl_status slL_fail(lua_State *L, sl_status status, const char *what) {
+  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "the function raised an error";
+  (void)sl_fail(status, "%s: %s", what, text);
+  slL_keep_error(L, status);
+  return status;
+}
+
+static bool ends_with(const char *text, const char *end) {
+  size_t n = strlen(text), k = strlen(end);
+  return n >= k && !strcmp(text + n - k, end);
+}
+
+/* Pushes the error that was kept, if this failure is the one that it was kept for; contexts may have been put before
+ * the text. */
+static bool push_kept(lua_State *L, sl_status status) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  state *s = lua_touserdata(L, -1);
+  bool same = s && s->kept_text[0] && s->kept_status == status && ends_with(sl_error(), s->kept_text);
+  if (same) {
+    lua_getiuservalue(L, -1, 1);
+    lua_pushnil(L);
+    lua_setiuservalue(L, -3, 1);
+    s->kept_text[0] = 0;
+    lua_remove(L, -2);
+  } else {
+    lua_pop(L, 1);
+  }
+  return same;
+}
 
 int slL_try(lua_State *L, sl_status s) {
   if (s == SL_STATUS_OK) return 1;
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &error_key) != LUA_TNIL) {
-    lua_pushnil(L);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
-    return lua_error(L);
-  }
-  lua_pop(L, 1);
+  if (push_kept(L, s)) return lua_error(L);
   return slL_error(L, "%s", s == SL_STATUS_CANCELLED ? "interrupted" : sl_error());
 }
 
@@ -237,6 +276,30 @@ void slL_options(lua_State *L, int idx, const char *what, const char *const *nam
     if (!known) slL_unknown(L, what, "field", key, names);
   }
 }
+
+/* --- what userdata hold --- */
+
+void *slL_check_held(lua_State *L, int idx, const char *class, const char *word) {
+  void *held;
+  memcpy(&held, luaL_checkudata(L, idx, class), sizeof held);
+  if (!held) slL_error(L, "the %s was released", word);
+  return held;
+}
+
+slL_function slL_hold_function(lua_State *L, int idx) {
+  slL_function f;
+  idx = lua_absindex(L, idx);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  f.L = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  lua_pushvalue(L, idx);
+  f.ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  return f;
+}
+
+void slL_release_function(slL_function f) { luaL_unref(f.L, LUA_REGISTRYINDEX, f.ref); }
+
+/* --- classes --- */
 
 void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, CLASSES);
