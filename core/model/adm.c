@@ -8,6 +8,7 @@
 
 #define GROUPS 32 /* of every norm */
 #define MAX_RES_BLOCKS 64
+#define MAX_IN_CHANNELS (1 << 20)
 
 /* --- configuration --- */
 
@@ -108,7 +109,6 @@ static sl_status check_heads(const sl_adm_config *c, int64_t channels) {
 }
 
 static sl_status check_config(const sl_adm_config *c) {
-  SL_REQUIRE(c->in_channels > 0, ARG, "adm: in_channels is %lld, expected at least 1", (long long)c->in_channels);
   SL_REQUIRE(c->out_channels == c->in_channels || c->out_channels == 2 * c->in_channels, ARG,
              "adm: out_channels is %lld, expected %lld, as in_channels, or %lld (learned variance)",
              (long long)c->out_channels, (long long)c->in_channels, (long long)(2 * c->in_channels));
@@ -469,6 +469,8 @@ static sl_model_info info_of(const adm *a) {
 sl_status sl_adm_new(sl_context *ctx, const sl_adm_config *config, sl_routing *routing, sl_model **out) {
   *out = NULL;
   sl_adm_config c = *config;
+  SL_REQUIRE(c.in_channels > 0 && c.in_channels <= MAX_IN_CHANNELS, ARG, "adm: in_channels is %lld, expected 1 to %d",
+             (long long)c.in_channels, MAX_IN_CHANNELS);
   if (!c.out_channels) c.out_channels = 2 * c.in_channels;
   SL_TRY(check_config(&c));
   if (c.classes == 1) c.class_dropout = 0;

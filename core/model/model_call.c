@@ -276,8 +276,11 @@ sl_status sl_model_trace(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y,
 
 /* --- the graph by itself --- */
 
+#define MAX_COUNTED (1 << 20) /* images whose multiply-adds still fit into their number */
+
 static sl_status with_graph(sl_model *m, int64_t batch, sl_status (*use)(sl_graph *g, void *out), void *result) {
-  SL_REQUIRE(batch > 0, ARG, "%s: batch is %lld, expected at least 1", m->kind->name, (long long)batch);
+  SL_REQUIRE(batch > 0 && batch <= MAX_COUNTED, ARG, "%s: batch is %lld, expected 1 to %d", m->kind->name,
+             (long long)batch, MAX_COUNTED);
   sl_graph *g = NULL;
   sl_builder b = {0};
   sl_status status;
