@@ -39,6 +39,7 @@ static const struct {
 };
 
 sl_status sl_adm_preset(const char *name, sl_adm_config *c) {
+  SL_REQUIRE(name, ARG, "adm: the preset's name is NULL");
   for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
     char base[32];
     int n = snprintf(base, sizeof base, "ADM-%d", (int)presets[i].image_size);
@@ -119,6 +120,8 @@ static sl_status check_config(const sl_adm_config *c) {
   SL_TRY(check_levels(c));
   SL_REQUIRE(c->num_head_channels >= 0, ARG, "adm: num_head_channels is %lld, expected at least 1, or none",
              (long long)c->num_head_channels);
+  SL_REQUIRE((unsigned)c->mask_at < SL_ADM_MASK_COUNT, ARG, "adm: mask_at is %d, which is none of sl_adm_mask",
+             (int)c->mask_at);
   SL_REQUIRE(c->dropout >= 0 && c->dropout < 1, ARG, "adm: dropout is %g, expected 0 … below 1", c->dropout);
   SL_REQUIRE(c->classes >= 0, ARG, "adm: classes is %lld, expected at least 1, or none", (long long)c->classes);
   SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "adm: class_dropout is %g, expected 0 … below 1",
@@ -468,6 +471,7 @@ static sl_model_info info_of(const adm *a) {
 
 sl_status sl_adm_new(sl_context *ctx, const sl_adm_config *config, sl_routing *routing, sl_model **out) {
   *out = NULL;
+  SL_REQUIRE(config, ARG, "adm: config is NULL");
   sl_adm_config c = *config;
   SL_REQUIRE(c.in_channels > 0 && c.in_channels <= MAX_IN_CHANNELS, ARG, "adm: in_channels is %lld, expected 1 to %d",
              (long long)c.in_channels, MAX_IN_CHANNELS);

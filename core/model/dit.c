@@ -22,6 +22,7 @@ sl_dit_config sl_dit_defaults(void) {
 sl_status sl_dit_preset(const char *name, sl_dit_config *c) {
   char size[8];
   int patch = 0, end = 0;
+  SL_REQUIRE(name, ARG, "dit: the preset's name is NULL");
   if (sscanf(name, "DiT-%7[A-Z]/%d%n", size, &patch, &end) == 2 && name[end] == 0 &&
       (patch == 2 || patch == 4 || patch == 8))
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -311,7 +312,7 @@ sl_status sl_dit_new_with_block(sl_context *ctx, const sl_dit_config *config, sl
   *out = NULL;
   dit *d = NULL;
   int64_t *channels = NULL;
-  sl_status status = check_config(config);
+  sl_status status = config ? check_config(config) : sl_fail(SL_STATUS_ARG, "dit: config is NULL");
   if (status == SL_STATUS_OK) {
     d = sl_alloc(ctx, sizeof *d);
     channels = sl_alloc(ctx, (size_t)config->depth * sizeof *channels);
