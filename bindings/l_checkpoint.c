@@ -38,12 +38,6 @@ static void push_averages(lua_State *L, const sl_model *m) {
   }
 }
 
-static void push_settings(lua_State *L, const sl_checkpoint *c) {
-  char *text = sl_strdup(slL_context(L), sl_checkpoint_meta(c, "sample"));
-  if (!text) slL_try(L, SL_STATUS_OOM);
-  slL_push_json(L, text);
-}
-
 /* --- models that a function makes --- */
 
 static int call_maker(lua_State *L) {
@@ -81,7 +75,7 @@ static int l_load(lua_State *L) {
   *slL_push_model(L) = sl_model_retain(sl_checkpoint_model(c)), lua_setfield(L, -2, "model");
   slL_push_diffusion(L, sl_checkpoint_diffusion(c)), lua_setfield(L, -2, "diffusion");
   push_averages(L, sl_checkpoint_model(c)), lua_setfield(L, -2, "ema");
-  push_settings(L, c), lua_setfield(L, -2, "sample");
+  slL_push_json(L, sl_checkpoint_meta(c, "sample")), lua_setfield(L, -2, "sample");
   push_meta(L, sl_checkpoint_metadata(c)), lua_setfield(L, -2, "meta");
   lua_pushinteger(L, sl_checkpoint_step(c)), lua_setfield(L, -2, "step");
   lua_pushstring(L, sl_dtype_name(sl_checkpoint_dtype(c))), lua_setfield(L, -2, "dtype");

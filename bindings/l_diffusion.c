@@ -438,7 +438,6 @@ static int l_index(lua_State *L) {
   return slL_push_method(L, DIFFUSION, 2);
 }
 
-/* What sluice.diffusion takes, as data; and for a schedule of its own or a respaced one the betas, f64 [steps]. */
 /*** diffusion:describe() -> description, betas?
 What sluice.diffusion was given, with every default, as a table fit for JSON; for a schedule of its own or a
 respaced process also the betas.
@@ -447,10 +446,10 @@ respaced process also the betas.
 @example print(diffusion:describe().schedule)  --> cosine */
 static int l_describe(lua_State *L) {
   sl_diffusion *d = check(L, 1);
-  char *text = NULL;
+  char **text = slL_push_block(L);
   sl_tensor **betas = slL_push_tensor(L);
-  slL_try(L, sl_diffusion_describe(d, &text, betas));
-  slL_push_json(L, text);
+  slL_try(L, sl_diffusion_describe(d, text, betas));
+  slL_push_json(L, *text);
   if (!*betas) return 1;
   lua_insert(L, -2);
   return 2;

@@ -257,9 +257,9 @@ Its kind ("dtr", "random", "none", "table", "custom") and numbers, as a table fi
 @return table
 @example print(routing:describe().kind, routing:describe().alpha)  --> dtr 4 */
 static int l_describe(lua_State *L) {
-  char *text = NULL;
-  slL_try(L, description(L, check(L, 1), &text));
-  slL_push_json(L, text);
+  char **text = slL_push_block(L);
+  slL_try(L, description(L, check(L, 1), text));
+  slL_push_json(L, *text);
   return 1;
 }
 

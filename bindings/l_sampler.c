@@ -122,7 +122,6 @@ static int steps_next(lua_State *L) {
   return 1;
 }
 
-/* for s in sampler:steps() do … end */
 /*** sampler:steps() -> iterator
 For a loop over the steps that are left, which gives the sampler after each; what was left by break goes on in another
 loop, or by step().
@@ -165,7 +164,6 @@ static int l_newindex(lua_State *L) {
   return 0;
 }
 
-/* Bytes that its steps will take. */
 /*** sampler:memory() -> bytes
 Bytes that its steps take beside what exists already.
 @return integer

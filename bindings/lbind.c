@@ -9,6 +9,7 @@
 #define STATE "sluice.state"
 #define EAGER_PROGRAMS 256
 #define ACCOUNT_BYTES (128 << 10)
+#define BLOCK "sluice.memory_block"
 #define CLASSES "sluice.classes" /* in the registry: the names that slL_class was given */
 
 /* Its user value is the error that slL_keep_error was given last. */
@@ -284,6 +285,25 @@ void *slL_check_held(lua_State *L, int idx, const char *class, const char *word)
   memcpy(&held, luaL_checkudata(L, idx, class), sizeof held);
   if (!held) slL_error(L, "the %s was released", word);
   return held;
+}
+
+static int block_gc(lua_State *L) {
+  void **box = luaL_checkudata(L, 1, BLOCK), *block;
+  memcpy(&block, box, sizeof block);
+  if (block) sl_free(slL_context(L), block);
+  *box = NULL;
+  return 0;
+}
+
+void *slL_push_block(lua_State *L) {
+  void **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  if (luaL_newmetatable(L, BLOCK)) {
+    lua_pushcfunction(L, block_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  return box;
 }
 
 slL_function slL_hold_function(lua_State *L, int idx) {

@@ -50,6 +50,10 @@ const char *slL_what(lua_State *L, int idx);
  * word: "model". */
 void *slL_check_held(lua_State *L, int idx, const char *class, const char *word);
 
+/* Pushes a box for a block of memory that the core is about to make for its caller (char **, and the like); it is freed
+ * with the box. */
+void *slL_push_block(lua_State *L);
+
 /* A Lua function that the core calls later: in the main thread, as it may outlive the coroutine that made it. */
 typedef struct slL_function {
   lua_State *L;
