@@ -101,7 +101,7 @@ static void read_config(lua_State *L, sl_adm_config *c) {
     if (!*needed[i]) slL_error(L, "%s: %s is missing or 0; give it, or a name like \"ADM-64\"", what, names[i]);
   }
   c->in_channels = slL_field_integer(L, 1, what, "in_channels", c->in_channels);
-  c->out_channels = slL_field_integer(L, 1, what, "out_channels", 2 * c->in_channels);
+  c->out_channels = slL_field_integer(L, 1, what, "out_channels", 0); /* 0: the constructor's affair */
   read_levels(L, c);
   c->classes = slL_field_integer(L, 1, what, "classes", c->classes);
   c->class_dropout = slL_field_number(L, 1, what, "class_dropout", c->class_dropout);

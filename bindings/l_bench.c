@@ -130,11 +130,7 @@ static int l_pass_costs(lua_State *L) {
 
 /* --- forward passes --- */
 
-static sl_bench_pass *check_pass(lua_State *L) {
-  sl_bench_pass **box = luaL_checkudata(L, 1, PASS);
-  if (!*box) slL_error(L, "the pass was released");
-  return *box;
-}
+static sl_bench_pass *check_pass(lua_State *L) { return slL_check_held(L, 1, PASS, "pass"); }
 
 static int l_pass_gc(lua_State *L) {
   sl_bench_pass **box = luaL_checkudata(L, 1, PASS);

@@ -212,19 +212,45 @@ slL_trace *slL_trace_push(lua_State *L, sl_graph *g) {
   return t;
 }
 
-slL_trace *slL_trace_begin(lua_State *L, sl_graph *g) {
-  slL_trace *t = slL_trace_push(L, g);
-  t->as_inputs = false;
+typedef struct building {
+  sl_graph *g;
+  slL_build_fn f;
+  void *user;
+  slL_trace *trace; /* NULL: it could not be made */
+  sl_value *value;
+} building;
+
+static int build_protected(lua_State *L) {
+  building *b = lua_touserdata(L, -1);
   lua_pop(L, 1);
-  return t;
+  b->trace = slL_trace_push(L, b->g);
+  b->trace->as_inputs = false;
+  lua_pop(L, 1);
+  b->value = b->f(L, b->trace, b->user);
+  return 0;
 }
 
-void slL_trace_end(lua_State *L, slL_trace *trace) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, trace); /* on the stack: the registry lets go of it */
-  end(L, trace);
+sl_value *slL_build(lua_State *L, sl_graph *g, const char *what, int n, slL_build_fn f, void *user) {
+  if (!lua_checkstack(L, 8)) {
+    lua_pop(L, n);
+    return sl_graph_fail(g, sl_fail(SL_STATUS_OOM, "%s: Lua's stack is full", what));
+  }
+  building b = {.g = g, .f = f, .user = user};
+  lua_pushcfunction(L, build_protected);
+  lua_insert(L, -1 - n);
+  lua_pushlightuserdata(L, &b);
+  if (lua_pcall(L, n + 1, 0, 0) != LUA_OK) {
+    b.value = NULL;
+    if (sl_graph_broken(g)) slL_keep_error(L, sl_graph_status(g)); /* what the function ran into */
+    else (void)sl_graph_fail(g, slL_fail(L, SL_STATUS_ARG, what));
+  }
+  if (!b.trace) return NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, b.trace); /* on the stack: the registry lets go of it */
+  end(L, b.trace);
   lua_pushnil(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, trace);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, b.trace);
   lua_pop(L, 1);
+  return b.value;
 }
 
 sl_graph *slL_trace_graph(slL_trace *trace) { return trace->graph; }

@@ -38,12 +38,6 @@ static void push_averages(lua_State *L, const sl_model *m) {
   }
 }
 
-static void push_settings(lua_State *L, const sl_checkpoint *c) {
-  char *text = sl_strdup(slL_context(L), sl_checkpoint_meta(c, "sample"));
-  if (!text) slL_try(L, SL_STATUS_OOM);
-  slL_push_json(L, text);
-}
-
 /* --- models that a function makes --- */
 
 static int call_maker(lua_State *L) {
@@ -60,10 +54,7 @@ static sl_status make_model(void *user, const sl_tensor_file *meta, sl_model **o
   lua_pushcfunction(L, call_maker);
   lua_pushvalue(L, 2);
   lua_pushlightuserdata(L, (void *)(uintptr_t)meta);
-  if (lua_pcall(L, 2, 1, 0) != LUA_OK) {
-    slL_keep_error(L);
-    return sl_fail(SL_STATUS_UNSUPPORTED, "the function that makes the model raised an error");
-  }
+  if (lua_pcall(L, 2, 1, 0) != LUA_OK) return slL_fail(L, SL_STATUS_UNSUPPORTED, "the function that makes the model");
   *out = lua_touserdata(L, -1);
   lua_pop(L, 1);
   return SL_STATUS_OK;
@@ -84,7 +75,7 @@ static int l_load(lua_State *L) {
   *slL_push_model(L) = sl_model_retain(sl_checkpoint_model(c)), lua_setfield(L, -2, "model");
   slL_push_diffusion(L, sl_checkpoint_diffusion(c)), lua_setfield(L, -2, "diffusion");
   push_averages(L, sl_checkpoint_model(c)), lua_setfield(L, -2, "ema");
-  push_settings(L, c), lua_setfield(L, -2, "sample");
+  slL_push_json(L, sl_checkpoint_meta(c, "sample")), lua_setfield(L, -2, "sample");
   push_meta(L, sl_checkpoint_metadata(c)), lua_setfield(L, -2, "meta");
   lua_pushinteger(L, sl_checkpoint_step(c)), lua_setfield(L, -2, "step");
   lua_pushstring(L, sl_dtype_name(sl_checkpoint_dtype(c))), lua_setfield(L, -2, "dtype");

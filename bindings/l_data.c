@@ -29,16 +29,17 @@ static sl_dataset **push_dataset(lua_State *L) {
   return box;
 }
 
-static sl_dataset *check(lua_State *L, int idx) { return *(sl_dataset **)luaL_checkudata(L, idx, DATASET); }
+static sl_dataset *check(lua_State *L, int idx) { return slL_check_held(L, idx, DATASET, "data set"); }
 
 sl_dataset *slL_field_dataset(lua_State *L, int idx, const char *what, const char *name) {
-  sl_dataset **box = NULL;
+  sl_dataset *d = NULL;
   if (lua_getfield(L, idx, name) != LUA_TNIL) {
-    box = luaL_testudata(L, -1, DATASET);
-    if (!box) slL_error(L, "%s: %s is %s, expected one of sluice.data", what, name, slL_what(L, -1));
+    if (!luaL_testudata(L, -1, DATASET))
+      slL_error(L, "%s: %s is %s, expected one of sluice.data", what, name, slL_what(L, -1));
+    d = check(L, -1);
   }
   lua_pop(L, 1);
-  return box ? *box : NULL;
+  return d;
 }
 
 static int l_gc(lua_State *L) {

@@ -54,14 +54,15 @@ static sl_diffusion **push_box(lua_State *L) {
   return box;
 }
 
-static sl_diffusion *check(lua_State *L, int idx) { return *(sl_diffusion **)luaL_checkudata(L, idx, DIFFUSION); }
+static sl_diffusion *check(lua_State *L, int idx) { return slL_check_held(L, idx, DIFFUSION, "diffusion"); }
 
 sl_diffusion *slL_field_diffusion_or_null(lua_State *L, int idx, const char *what, const char *name) {
   bool none = lua_getfield(L, idx, name) == LUA_TNIL;
-  sl_diffusion **box = luaL_testudata(L, -1, DIFFUSION);
-  if (!box && !none) slL_error(L, "%s: %s is %s, expected a sluice.diffusion", what, name, luaL_typename(L, -1));
+  if (!none && !luaL_testudata(L, -1, DIFFUSION))
+    slL_error(L, "%s: %s is %s, expected a sluice.diffusion", what, name, luaL_typename(L, -1));
+  sl_diffusion *d = none ? NULL : check(L, -1);
   lua_pop(L, 1);
-  return none ? NULL : *box;
+  return d;
 }
 
 sl_diffusion *slL_field_diffusion(lua_State *L, int idx, const char *what) {
@@ -437,7 +438,6 @@ static int l_index(lua_State *L) {
   return slL_push_method(L, DIFFUSION, 2);
 }
 
-/* What sluice.diffusion takes, as data; and for a schedule of its own or a respaced one the betas, f64 [steps]. */
 /*** diffusion:describe() -> description, betas?
 What sluice.diffusion was given, with every default, as a table fit for JSON; for a schedule of its own or a
 respaced process also the betas.
@@ -446,10 +446,10 @@ respaced process also the betas.
 @example print(diffusion:describe().schedule)  --> cosine */
 static int l_describe(lua_State *L) {
   sl_diffusion *d = check(L, 1);
-  char *text = NULL;
+  char **text = slL_push_block(L);
   sl_tensor **betas = slL_push_tensor(L);
-  slL_try(L, sl_diffusion_describe(d, &text, betas));
-  slL_push_json(L, text);
+  slL_try(L, sl_diffusion_describe(d, text, betas));
+  slL_push_json(L, *text);
   if (!*betas) return 1;
   lua_insert(L, -2);
   return 2;

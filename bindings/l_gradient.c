@@ -221,7 +221,6 @@ static void push_symbolic(lua_State *L, slL_trace *trace, int n, const param *p,
   }
 }
 
-/* value_and_grad(f, params, …): f(params, …) -> loss of one element; params a table of tensors, or one tensor. */
 /*** sluice.value_and_grad(f, params, ...) -> value, gradients
 The value of f and its gradient by each parameter. f is called once, at this call, with symbolic tensors in the
 place of the parameters, and what is given after them; what it returns is run in C. Tensors that it uses beside its

@@ -13,18 +13,10 @@
 Files of named tensors. What cannot be opened gives nil, a message and a code, as Lua's io; all else raises. */
 
 #define FILE_BOX "sluice.tensor_file"
-#define TEXT_BOX "sluice.png_text"
 
 static int file_gc(lua_State *L) {
   sl_tensor_file **box = luaL_checkudata(L, 1, FILE_BOX);
   sl_tensor_file_free(*box);
-  *box = NULL;
-  return 0;
-}
-
-static int text_gc(lua_State *L) {
-  sl_png_text **box = luaL_checkudata(L, 1, TEXT_BOX);
-  if (*box) sl_free(slL_context(L), *box);
   *box = NULL;
   return 0;
 }
@@ -265,18 +257,14 @@ sluice.save_png("said.png", sluice.ones { 3, 4, 5 }, { text = { Description = "a
 print(sluice.png_text("said.png").Description)  --> all white */
 static int l_png_text(lua_State *L) {
   const char *path = check_path(L, 1, "sluice.png_text");
-  sl_png_text **items = lua_newuserdatauv(L, sizeof *items, 0);
+  sl_png_text **items = slL_push_block(L);
   int n;
-  *items = NULL;
-  luaL_setmetatable(L, TEXT_BOX);
   slL_try(L, sl_png_read_text(slL_context(L), path, items, &n));
   lua_createtable(L, 0, n);
   for (int i = 0; i < n; i++) {
     lua_pushstring(L, (*items)[i].value);
     lua_setfield(L, -2, (*items)[i].key);
   }
-  sl_free(slL_context(L), *items);
-  *items = NULL;
   return 1;
 }
 
@@ -297,9 +285,7 @@ void slL_open_io(lua_State *L) {
   static const luaL_Reg pictures[] = {
       {"save_png", l_save_png}, {"png_text", l_png_text}, {"load_image", l_load_image}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", file_gc}, {NULL, NULL}};
-  static const luaL_Reg text_meta[] = {{"__gc", text_gc}, {NULL, NULL}};
   slL_class(L, FILE_BOX, meta, NULL);
-  slL_class(L, TEXT_BOX, text_meta, NULL);
   lua_newtable(L);
   luaL_setfuncs(L, files, 0);
   lua_setfield(L, -2, "io");

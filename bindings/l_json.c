@@ -12,6 +12,10 @@
 /*** sluice.json
 JSON, for metadata and notes. */
 
+/*** sluice.json.null: lightuserdata
+What null in JSON is in Lua.
+@example print(sluice.json.encode { x = sluice.json.null })  --> {"x":null} */
+
 /* --- decoding --- */
 
 static int json_gc(lua_State *L) {
@@ -68,15 +72,12 @@ static int l_decode(lua_State *L) {
   return 1;
 }
 
-/*** sluice.json.null: lightuserdata
-What null in JSON is in Lua.
-@example print(sluice.json.encode { x = sluice.json.null })  --> {"x":null} */
-void slL_push_json(lua_State *L, char *text) {
+void slL_push_json(lua_State *L, const char *text) {
   cJSON **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   luaL_setmetatable(L, JSON_BOX);
   *box = cJSON_Parse(text);
-  sl_free(slL_context(L), text);
+  if (!*box) slL_error(L, "this is no JSON, or there is no memory for it: %s", text);
   push_json(L, *box, 0);
   lua_remove(L, -2);
 }

@@ -30,14 +30,14 @@ sl_model **slL_push_model(lua_State *L) {
   return box;
 }
 
-sl_model *slL_check_model(lua_State *L, int idx) { return *(sl_model **)luaL_checkudata(L, idx, MODEL); }
+sl_model *slL_check_model(lua_State *L, int idx) { return slL_check_held(L, idx, MODEL, "model"); }
 
 sl_model *slL_field_model(lua_State *L, int idx, const char *what) {
   lua_getfield(L, idx, "model");
-  sl_model **box = luaL_testudata(L, -1, MODEL);
-  if (!box) slL_error(L, "%s: model is %s, expected a model", what, luaL_typename(L, -1));
+  if (!luaL_testudata(L, -1, MODEL)) slL_error(L, "%s: model is %s, expected a model", what, luaL_typename(L, -1));
+  sl_model *m = slL_check_model(L, -1);
   lua_pop(L, 1);
-  return *box;
+  return m;
 }
 
 static int l_gc(lua_State *L) {
@@ -489,10 +489,10 @@ Its graph for Graphviz: `sluice -e 'print(model:dot())' | dot -Tsvg`.
 @example print(model:dot():match "^digraph")  --> digraph */
 static int l_dot(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
-  char *text = NULL;
-  slL_try(L, sl_model_dot(m, luaL_optinteger(L, 2, 1), &text));
-  lua_pushstring(L, text);
-  sl_free(slL_context(L), text);
+  int64_t batch = luaL_optinteger(L, 2, 1);
+  char **text = slL_push_block(L);
+  slL_try(L, sl_model_dot(m, batch, text));
+  lua_pushstring(L, *text);
   return 1;
 }
 
@@ -528,9 +528,9 @@ What its maker was given, with every default, as a table fit for JSON; `kind` is
 @example print(model:describe().hidden, model:describe().routing.kind)  --> 16 dtr */
 static int l_describe(lua_State *L) {
   sl_model *m = slL_check_model(L, 1);
-  char *text = NULL;
-  slL_try(L, sl_model_describe(m, &text));
-  slL_push_json(L, text);
+  char **text = slL_push_block(L);
+  slL_try(L, sl_model_describe(m, text));
+  slL_push_json(L, *text);
   return 1;
 }
 

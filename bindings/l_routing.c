@@ -25,13 +25,13 @@ static sl_routing **push_routing(lua_State *L) {
   return box;
 }
 
-static sl_routing *check(lua_State *L, int idx) { return *(sl_routing **)luaL_checkudata(L, idx, ROUTING); }
+static sl_routing *check(lua_State *L, int idx) { return slL_check_held(L, idx, ROUTING, "routing"); }
 
 sl_routing *slL_opt_routing(lua_State *L, int idx, const char *what) {
   if (lua_isnoneornil(L, idx)) return NULL;
-  sl_routing **box = luaL_testudata(L, idx, ROUTING);
-  if (!box) slL_error(L, "%s: routing is %s, expected one of sluice.routing", what, luaL_typename(L, idx));
-  return *box;
+  if (!luaL_testudata(L, idx, ROUTING))
+    slL_error(L, "%s: routing is %s, expected one of sluice.routing", what, luaL_typename(L, idx));
+  return check(L, idx);
 }
 
 static int l_gc(lua_State *L) {
@@ -129,63 +129,71 @@ static int l_table(lua_State *L) {
 /* --- masks written in Lua --- */
 
 typedef struct lua_mask {
-  lua_State *L; /* the main thread: the function may outlive the coroutine that made it */
-  int ref;
+  sl_context *ctx;
+  slL_function function;
 } lua_mask;
 
 static void release_mask(void *user) {
   lua_mask *m = user;
-  luaL_unref(m->L, LUA_REGISTRYINDEX, m->ref);
-  sl_free(slL_context(m->L), m);
+  slL_release_function(m->function);
+  sl_free(m->ctx, m);
 }
 
-static sl_status read_window(lua_State *L, int64_t t, int64_t C, uint8_t *row) {
+typedef struct mask_call {
+  int64_t t, T, C;
+  int block, blocks;
+  uint8_t *row;
+} mask_call;
+
+static void read_window(lua_State *L, const mask_call *m) {
   int ok1, ok2;
   lua_Integer first = lua_tointegerx(L, -2, &ok1), last = lua_tointegerx(L, -1, &ok2);
-  const char *first_text = slL_what(L, -2), *last_text = slL_what(L, -2); /* each pushes itself */
-  SL_REQUIRE(ok1 && ok2 && first >= 1 && last <= C && first <= last + 1, ARG,
-             "routing.custom: at t = %lld the function returned the window %s, %s; expected 1 <= first <= last <= %lld",
-             (long long)t, first_text, last_text, (long long)C);
-  for (int64_t c = 0; c < C; c++) row[c] = c >= first - 1 && c < last;
-  return SL_STATUS_OK;
+  if (!ok1 || !ok2 || first < 1 || last > m->C || first > last + 1) {
+    const char *first_text = slL_what(L, -2), *last_text = slL_what(L, -2); /* each pushes itself */
+    slL_error(L, "routing.custom: at t = %I the function returned the window %s, %s; expected 1 <= first <= last <= %I",
+              (LUAI_UACINT)m->t, first_text, last_text, (LUAI_UACINT)m->C);
+  }
+  for (int64_t c = first; c <= last; c++) m->row[c - 1] = 1; /* the row came zeroed */
 }
 
-static sl_status read_list(lua_State *L, int64_t t, int64_t C, uint8_t *row) {
-  SL_REQUIRE((int64_t)lua_rawlen(L, -2) == C, ARG,
-             "routing.custom: at t = %lld the function returned %lld values, expected %lld zeros and ones",
-             (long long)t, (long long)lua_rawlen(L, -2), (long long)C);
-  for (int64_t c = 0; c < C; c++) {
+static void read_list(lua_State *L, const mask_call *m) {
+  if ((int64_t)lua_rawlen(L, -2) != m->C)
+    slL_error(L, "routing.custom: at t = %I the function returned %I values, expected %I zeros and ones",
+              (LUAI_UACINT)m->t, (LUAI_UACINT)lua_rawlen(L, -2), (LUAI_UACINT)m->C);
+  for (int64_t c = 0; c < m->C; c++) {
     lua_rawgeti(L, -2, c + 1);
-    int v = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : (int)lua_tointeger(L, -1);
+    lua_Integer v = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_tointeger(L, -1);
     lua_pop(L, 1);
-    SL_REQUIRE(v == 0 || v == 1, ARG, "routing.custom: channel %lld at t = %lld is not 0 or 1", (long long)c + 1,
-               (long long)t);
-    row[c] = (uint8_t)v;
+    if (v != 0 && v != 1)
+      slL_error(L, "routing.custom: channel %I at t = %I is not 0 or 1", (LUAI_UACINT)c + 1, (LUAI_UACINT)m->t);
+    m->row[c] = (uint8_t)v;
   }
-  return SL_STATUS_OK;
 }
 
 /* f(t, T, C, block, blocks) -> first, last; or a list of C zeros and ones. */
+static int run_mask(lua_State *L) {
+  const mask_call *m = lua_touserdata(L, 2);
+  lua_pushvalue(L, 1);
+  lua_pushinteger(L, m->t);
+  lua_pushinteger(L, m->T);
+  lua_pushinteger(L, m->C);
+  lua_pushinteger(L, m->block + 1);
+  lua_pushinteger(L, m->blocks);
+  lua_call(L, 5, 2);
+  if (lua_istable(L, -2)) read_list(L, m);
+  else read_window(L, m);
+  return 0;
+}
+
 static sl_status call_mask(void *user, int64_t t, int64_t T, int64_t C, int block, int blocks, uint8_t *row) {
-  lua_mask *m = user;
-  lua_State *L = m->L;
-  int top = lua_gettop(L);
-  if (!lua_checkstack(L, 16)) return sl_fail(SL_STATUS_OOM, "routing.custom: Lua's stack is full");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, m->ref);
-  lua_pushinteger(L, t);
-  lua_pushinteger(L, T);
-  lua_pushinteger(L, C);
-  lua_pushinteger(L, block + 1);
-  lua_pushinteger(L, blocks);
-  sl_status s;
-  if (lua_pcall(L, 5, 2, 0) != LUA_OK) {
-    const char *text = lua_tostring(L, -1);
-    s = sl_fail(SL_STATUS_ARG, "routing.custom: %s", text ? text : "the function raised an error");
-  } else {
-    s = lua_istable(L, -2) ? read_list(L, t, C, row) : read_window(L, t, C, row);
-  }
-  lua_settop(L, top);
-  return s;
+  const lua_mask *m = user;
+  lua_State *L = m->function.L;
+  mask_call call = {t, T, C, block, blocks, row};
+  if (!lua_checkstack(L, 8)) return sl_fail(SL_STATUS_OOM, "routing.custom: Lua's stack is full");
+  lua_pushcfunction(L, run_mask);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, m->function.ref);
+  lua_pushlightuserdata(L, &call);
+  return lua_pcall(L, 2, 0, 0) == LUA_OK ? SL_STATUS_OK : slL_fail(L, SL_STATUS_ARG, "routing.custom");
 }
 
 /*** sluice.routing.custom(f) -> routing
@@ -201,13 +209,15 @@ static int l_custom(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
   sl_routing **box = push_routing(L);
-  lua_mask *m = sl_alloc(slL_context(L), sizeof *m);
-  if (!m) slL_try(L, SL_STATUS_OOM);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  m->L = lua_tothread(L, -1);
-  lua_pushvalue(L, 1);
-  m->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  sl_status s = sl_routing_custom(slL_context(L), call_mask, m, release_mask, box);
+  sl_context *ctx = slL_context(L);
+  slL_function f = slL_hold_function(L, 1); /* first: it may raise */
+  lua_mask *m = sl_alloc(ctx, sizeof *m);
+  if (!m) {
+    slL_release_function(f);
+    slL_try(L, SL_STATUS_OOM);
+  }
+  *m = (lua_mask){ctx, f};
+  sl_status s = sl_routing_custom(ctx, call_mask, m, release_mask, box);
   if (s != SL_STATUS_OK) release_mask(m);
   slL_try(L, s);
   lua_settop(L, 2);
@@ -247,9 +257,9 @@ Its kind ("dtr", "random", "none", "table", "custom") and numbers, as a table fi
 @return table
 @example print(routing:describe().kind, routing:describe().alpha)  --> dtr 4 */
 static int l_describe(lua_State *L) {
-  char *text = NULL;
-  slL_try(L, description(L, check(L, 1), &text));
-  slL_push_json(L, text);
+  char **text = slL_push_block(L);
+  slL_try(L, description(L, check(L, 1), text));
+  slL_push_json(L, *text);
   return 1;
 }
 

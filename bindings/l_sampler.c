@@ -29,11 +29,7 @@ sampler.x = sampler.x * 0.9 */
 
 #define SAMPLER "sluice.sampler"
 
-static sl_sampler *check(lua_State *L, int idx) {
-  sl_sampler **box = luaL_checkudata(L, idx, SAMPLER);
-  if (!*box) slL_error(L, "the sampler was released");
-  return *box;
-}
+static sl_sampler *check(lua_State *L, int idx) { return slL_check_held(L, idx, SAMPLER, "sampler"); }
 
 static int l_gc(lua_State *L) {
   sl_sampler **box = luaL_checkudata(L, 1, SAMPLER);
@@ -126,7 +122,6 @@ static int steps_next(lua_State *L) {
   return 1;
 }
 
-/* for s in sampler:steps() do … end */
 /*** sampler:steps() -> iterator
 For a loop over the steps that are left, which gives the sampler after each; what was left by break goes on in another
 loop, or by step().
@@ -169,7 +164,6 @@ static int l_newindex(lua_State *L) {
   return 0;
 }
 
-/* Bytes that its steps will take. */
 /*** sampler:memory() -> bytes
 Bytes that its steps take beside what exists already.
 @return integer

@@ -49,7 +49,6 @@ static int l_gc(lua_State *L) {
 typedef struct lua_loss {
   lua_State *L;
   int fn, diffusion; /* stack positions */
-  bool failed;
 } lua_loss;
 
 static void set_value(lua_State *L, const char *name, sl_value *v, slL_trace *trace) {
@@ -58,12 +57,11 @@ static void set_value(lua_State *L, const char *name, sl_value *v, slL_trace *tr
   lua_setfield(L, -2, name);
 }
 
-/* Calls the function once with symbolic tensors; what it returns is the graph's loss. */
-static sl_value *build_loss(void *user, sl_graph *g, const sl_loss_inputs *in) {
-  lua_loss *l = user;
-  lua_State *L = l->L;
-  slL_trace *trace = slL_trace_begin(L, g);
-  lua_pushvalue(L, l->fn);
+/* Calls the function, at 1, with symbolic tensors; what it returns is the graph's loss. 2: the diffusion. */
+static sl_value *call_loss(lua_State *L, slL_trace *trace, void *user) {
+  const sl_loss_inputs *in = user;
+  sl_graph *g = slL_trace_graph(trace);
+  lua_pushvalue(L, 1);
   lua_createtable(L, 0, 7);
   set_value(L, "out", in->out, trace);
   set_value(L, "x0", in->x0, trace);
@@ -72,21 +70,22 @@ static sl_value *build_loss(void *user, sl_graph *g, const sl_loss_inputs *in) {
   set_value(L, "noise", in->noise, trace);
   if (in->weight)
     set_value(L, "weight", sl_apply(g, sl_op_find("gather"), 2, (sl_value *[]){in->weight, in->t}, NULL), trace);
-  lua_pushvalue(L, l->diffusion);
+  lua_pushvalue(L, 2);
   lua_setfield(L, -2, "diffusion");
-  sl_value *loss = NULL;
-  l->failed = lua_pcall(L, 1, 1, 0) != LUA_OK;
-  if (!l->failed) {
-    loss = slL_test_value(L, -1, trace);
-    if (!loss)
-      sl_graph_fail(g, sl_fail(SL_STATUS_ARG, "loss: the function returned %s, expected a tensor of per-sample losses",
-                               luaL_typename(L, -1)));
-    lua_pop(L, 1);
-  } else {
-    sl_graph_fail(g, sl_fail(SL_STATUS_ARG, "loss: the function raised an error"));
-  }
-  slL_trace_end(L, trace);
-  return loss; /* a failure's error object stays on the stack */
+  lua_call(L, 1, 1);
+  sl_value *loss = slL_test_value(L, -1, trace);
+  if (!loss)
+    slL_error(L, "loss: the function returned %s, expected a tensor of per-sample losses", luaL_typename(L, -1));
+  return loss;
+}
+
+static sl_value *build_loss(void *user, sl_graph *g, const sl_loss_inputs *in) {
+  const lua_loss *l = user;
+  lua_State *L = l->L;
+  if (!lua_checkstack(L, 2)) return sl_graph_fail(g, sl_fail(SL_STATUS_OOM, "loss: Lua's stack is full"));
+  lua_pushvalue(L, l->fn);
+  lua_pushvalue(L, l->diffusion);
+  return slL_build(L, g, "loss", 2, call_loss, (void *)(uintptr_t)in);
 }
 
 /* --- options --- */
@@ -156,16 +155,10 @@ static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
   if (lua_getfield(L, 1, "loss") != LUA_TNIL) {
     luaL_checktype(L, -1, LUA_TFUNCTION);
     lua_getfield(L, 1, "diffusion");
-    *loss = (lua_loss){L, lua_gettop(L) - 1, lua_gettop(L), false};
+    *loss = (lua_loss){L, lua_gettop(L) - 1, lua_gettop(L)};
     o->loss = build_loss;
     o->loss_user = loss;
   }
-}
-
-static int raise(lua_State *L, sl_status s, const lua_loss *loss) {
-  if (loss->failed) return lua_error(L);
-  slL_try(L, s);
-  return 0;
 }
 
 /*** sluice.trainer(options) -> trainer
@@ -210,8 +203,7 @@ static int l_new(lua_State *L) {
   int at = lua_gettop(L);
   *box = (trainer_box){NULL, NULL};
   luaL_setmetatable(L, TRAINER);
-  sl_status s = sl_trainer_new(slL_context(L), &o, &box->trainer);
-  if (s != SL_STATUS_OK) return raise(L, s, &loss);
+  slL_try(L, sl_trainer_new(slL_context(L), &o, &box->trainer));
   box->model = sl_model_retain(o.model);
   lua_settop(L, at);
   return 1;
@@ -222,8 +214,7 @@ static int l_forecast(lua_State *L) {
   lua_loss loss = {0};
   read_options(L, &o, &loss);
   uint64_t bytes = 0;
-  sl_status s = sl_train_forecast(slL_context(L), &o, &bytes);
-  if (s != SL_STATUS_OK) return raise(L, s, &loss);
+  slL_try(L, sl_train_forecast(slL_context(L), &o, &bytes));
   lua_pushinteger(L, (lua_Integer)bytes);
   return 1;
 }

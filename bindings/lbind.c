@@ -9,8 +9,8 @@
 #define STATE "sluice.state"
 #define EAGER_PROGRAMS 256
 #define ACCOUNT_BYTES (128 << 10)
-#define CLASSES "sluice.classes" /* in the registry: the names that slL_class was given */
 
+/* Its user value is the error that slL_keep_error was given last. */
 typedef struct state {
   lua_State *main;
   sl_context *ctx;
@@ -19,9 +19,11 @@ typedef struct state {
   uint64_t known_bytes; /* of the context, as the collector was told */
   void *programs;
   void (*release_programs)(void *);
+  sl_status kept_status; /* of the failure that it stands for, and the text */
+  char kept_text[1024];
 } state;
 
-static const char state_key, error_key;
+static const char state_key;
 
 /* --- state --- */
 
@@ -70,7 +72,7 @@ void slL_open_state(lua_State *L) {
     return;
   }
   lua_pop(L, 1);
-  state *s = lua_newuserdatauv(L, sizeof *s, 0);
+  state *s = lua_newuserdatauv(L, sizeof *s, 1);
   *s = (state){0};
   luaL_newmetatable(L, STATE);
   lua_pushcfunction(L, state_gc);
@@ -149,16 +151,52 @@ int slL_error(lua_State *L, const char *fmt, ...) {
   return lua_error(L);
 }
 
-void slL_keep_error(lua_State *L) { lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key); }
+/* Not by lua_rawsetp into the registry: that may need memory, and so raise. */
+void slL_keep_error(lua_State *L, sl_status status) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  state *s = lua_touserdata(L, -1);
+  if (s) {
+    s->kept_status = status;
+    snprintf(s->kept_text, sizeof s->kept_text, "%s", sl_error());
+    lua_pushvalue(L, -2);
+    lua_setiuservalue(L, -2, 1);
+  }
+  lua_pop(L, 2);
+}
+
+sl_status slL_fail(lua_State *L, sl_status status, const char *what) {
+  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "the function raised an error";
+  (void)sl_fail(status, "%s: %s", what, text);
+  slL_keep_error(L, status);
+  return status;
+}
+
+static bool ends_with(const char *text, const char *end) {
+  size_t n = strlen(text), k = strlen(end);
+  return n >= k && !strcmp(text + n - k, end);
+}
+
+/* Pushes the error that was kept, if this failure is the one that it was kept for; contexts may have been put before
+ * the text. */
+static bool push_kept(lua_State *L, sl_status status) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  state *s = lua_touserdata(L, -1);
+  bool same = s && s->kept_text[0] && s->kept_status == status && ends_with(sl_error(), s->kept_text);
+  if (same) {
+    lua_getiuservalue(L, -1, 1);
+    lua_pushnil(L);
+    lua_setiuservalue(L, -3, 1);
+    s->kept_text[0] = 0;
+    lua_remove(L, -2);
+  } else {
+    lua_pop(L, 1);
+  }
+  return same;
+}
 
 int slL_try(lua_State *L, sl_status s) {
   if (s == SL_STATUS_OK) return 1;
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &error_key) != LUA_TNIL) {
-    lua_pushnil(L);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
-    return lua_error(L);
-  }
-  lua_pop(L, 1);
+  if (push_kept(L, s)) return lua_error(L);
   return slL_error(L, "%s", s == SL_STATUS_CANCELLED ? "interrupted" : sl_error());
 }
 
@@ -236,64 +274,4 @@ void slL_options(lua_State *L, int idx, const char *what, const char *const *nam
     for (int i = 0; names[i] && !known; i++) known = !strcmp(names[i], key);
     if (!known) slL_unknown(L, what, "field", key, names);
   }
-}
-
-void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods) {
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, CLASSES);
-  lua_pushboolean(L, true);
-  lua_setfield(L, -2, name);
-  lua_pop(L, 1);
-  luaL_newmetatable(L, name);
-  lua_newtable(L);
-  if (methods) luaL_setfuncs(L, methods, 0);
-  lua_setfield(L, -2, "__index");
-  lua_pushliteral(L, "sluice: locked"); /* getmetatable would hand out __gc */
-  lua_setfield(L, -2, "__metatable");
-  if (meta) luaL_setfuncs(L, meta, 0);
-  lua_pop(L, 1);
-}
-
-void slL_class_with_fields(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods,
-                           lua_CFunction index) {
-  slL_class(L, name, meta, methods);
-  luaL_getmetatable(L, name);
-  lua_getfield(L, -1, "__index");
-  lua_setfield(L, -2, "methods");
-  lua_pushcfunction(L, index);
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
-}
-
-/* Pushes the names of the methods of the class `name` as a list. */
-static void push_methods(lua_State *L, const char *name) {
-  luaL_getmetatable(L, name);
-  if (lua_getfield(L, -1, "methods") == LUA_TNIL) lua_getfield(L, -2, "__index");
-  int methods = lua_gettop(L);
-  lua_Integer n = 0;
-  lua_newtable(L);
-  for (lua_pushnil(L); lua_next(L, methods); lua_pop(L, 1)) {
-    lua_pushvalue(L, -2);
-    lua_rawseti(L, -4, ++n);
-  }
-}
-
-int slL_push_classes(lua_State *L) {
-  lua_newtable(L);
-  int out = lua_gettop(L);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, CLASSES);
-  for (lua_pushnil(L); lua_next(L, out + 1); lua_settop(L, out + 2)) {
-    const char *name = lua_tostring(L, -2);
-    push_methods(L, name);
-    lua_setfield(L, out, name);
-  }
-  lua_settop(L, out);
-  return 1;
-}
-
-int slL_push_method(lua_State *L, const char *name, int key) {
-  luaL_getmetatable(L, name);
-  lua_getfield(L, -1, "methods");
-  lua_pushvalue(L, key);
-  lua_rawget(L, -2);
-  return 1;
 }

@@ -30,9 +30,12 @@ void **slL_program_cache(lua_State *L, void (*release)(void *cache));
 int slL_error(lua_State *L, const char *fmt, ...);
 /* Raises the core's error text unless s is OK; else 1, so that `return slL_try(L, f(…))` returns the top's box. */
 int slL_try(lua_State *L, sl_status s);
-/* For functions that the core calls back, which must not raise: keeps the error on the top, popping it. The slL_try
- * that the core returns a failure to raises it as it is, in place of the core's text. */
-void slL_keep_error(lua_State *L);
+/* For functions that the core calls back, which must not raise: takes the error from the top and makes it the failure
+ * that they return, "what: its text". The slL_try to which the core hands that failure raises the error as it was; any
+ * other failure is told as it is. Never raises. */
+sl_status slL_fail(lua_State *L, sl_status status, const char *what);
+/* The same for a failure whose text the core has set just before. */
+void slL_keep_error(lua_State *L, sl_status status);
 /* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position
  * 1 is the caller's affair. what: "sluice.dit" and the like. */
 void slL_options(lua_State *L, int idx, const char *what, const char *const *names);
@@ -42,6 +45,22 @@ int slL_unknown(lua_State *L, const char *what, const char *kind, const char *na
 const char *slL_nearest(const char *name, const char *const *names);
 /* A word for the value at idx: "a table", "3", "\"abc\"", "nil"; lives on the stack, one slot is pushed. */
 const char *slL_what(lua_State *L, int idx);
+
+/* The pointer that the userdata of this class at idx holds; raises for anything else, and if it was closed or released.
+ * word: "model". */
+void *slL_check_held(lua_State *L, int idx, const char *class, const char *word);
+
+/* Pushes a box for a block of memory that the core is about to make for its caller (char **, and the like); it is freed
+ * with the box. */
+void *slL_push_block(lua_State *L);
+
+/* A Lua function that the core calls later: in the main thread, as it may outlive the coroutine that made it. */
+typedef struct slL_function {
+  lua_State *L;
+  int ref; /* in the registry */
+} slL_function;
+slL_function slL_hold_function(lua_State *L, int idx);
+void slL_release_function(slL_function f);
 
 /* Makes the metatable `name` with __index = methods; leaves the stack as it was. */
 void slL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods);
@@ -74,21 +93,21 @@ bool slL_is_symbolic(lua_State *L, int idx);
 sl_value *slL_check_value(lua_State *L, int idx, slL_trace **trace);
 /* The symbolic, concrete (captured) or number value at idx, as a value of the trace. */
 sl_value *slL_to_value(lua_State *L, int idx, slL_trace *trace);
-/* The symbolic tensor at idx if it belongs to the trace, else NULL; never raises. For callers with the core's frames
- * below them. */
+/* The symbolic tensor at idx if it belongs to the trace, else NULL. */
 sl_value *slL_test_value(lua_State *L, int idx, slL_trace *trace);
 void slL_push_value(lua_State *L, sl_value *v, slL_trace *trace);
 
 /* --- traces (l_box.c) --- */
 
-/* Lua functions may now be called with symbolic tensors of g. Concrete tensors that they use become tables of g. Leaves
- * the stack as it was; slL_trace_end must follow, whatever the functions do. */
-slL_trace *slL_trace_begin(lua_State *L, sl_graph *g);
-void slL_trace_end(lua_State *L, slL_trace *trace); /* symbolic tensors still around raise when used */
-sl_graph *slL_trace_graph(slL_trace *trace);
-/* Like begin, but pushes the trace, which ends when it is closed or collected; captured tensors become inputs of g, in
- * order. */
+typedef sl_value *(*slL_build_fn)(lua_State *L, slL_trace *trace, void *user);
+/* For functions that the core calls back to build a part of g, which must not raise: calls f protected, on a stack of
+ * its own that holds the n values which are taken from the top. f calls Lua with symbolic tensors of g; concrete ones
+ * that Lua uses become tables of g. An error, after "what: ", becomes the graph's failure (as slL_fail), and NULL the
+ * result. The trace ends with f: symbolic tensors still around raise when they are used. */
+sl_value *slL_build(lua_State *L, sl_graph *g, const char *what, int n, slL_build_fn f, void *user);
+/* Pushes a trace that ends when it is closed or collected; captured tensors become inputs of g, in order. */
 slL_trace *slL_trace_push(lua_State *L, sl_graph *g);
+sl_graph *slL_trace_graph(slL_trace *trace);
 int slL_trace_captured(const slL_trace *trace, sl_tensor *const **tensors);
 /* Raises the error recorded in the trace's graph, if any. */
 void slL_trace_check(lua_State *L, slL_trace *trace);

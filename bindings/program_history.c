@@ -94,25 +94,31 @@ static bool push_content(lua_State *L, int fd) {
   return n == 0;
 }
 
+/* path, function, the file's descriptor: what history_replace returns. */
+static int replace_locked(lua_State *L) {
+  const char *path = lua_tostring(L, 1), *beside = lua_pushfstring(L, "%s.%d", path, (int)getpid());
+  lua_pushvalue(L, 2);
+  if (!push_content(L, (int)lua_tointeger(L, 3))) return failed(L, path);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING) {
+    size_t n;
+    const char *text = lua_tolstring(L, -1, &n);
+    if (!replace_file(path, beside, text, n)) return failed(L, path);
+  }
+  lua_pushboolean(L, true);
+  return 1;
+}
+
+/* Protected while the file is locked: one that stays open would lock out this session's own next line. */
 int history_replace(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   luaL_checktype(L, 2, LUA_TFUNCTION);
   lua_settop(L, 2);
-  const char *beside = lua_pushfstring(L, "%s.%d", path, (int)getpid());
   int fd = open_locked(path);
   if (fd < 0) return failed(L, path);
-  lua_pushvalue(L, 2);
-  bool ok = push_content(L, fd);
-  int error = errno;
-  if (ok && lua_pcall(L, 1, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING) {
-    size_t n;
-    const char *text = lua_tolstring(L, -1, &n);
-    ok = replace_file(path, beside, text, n);
-    error = errno;
-  }
+  lua_pushcfunction(L, replace_locked);
+  lua_insert(L, 1);
+  lua_pushinteger(L, fd);
+  int status = lua_pcall(L, 3, LUA_MULTRET, 0);
   close(fd);
-  errno = error;
-  if (!ok) return failed(L, path);
-  lua_pushboolean(L, true);
-  return 1;
+  return status == LUA_OK ? lua_gettop(L) : lua_error(L);
 }

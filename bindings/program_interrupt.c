@@ -1,5 +1,6 @@
 #include "program_interrupt.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
@@ -46,7 +47,7 @@ static void hurry(int signal_number) {
   else if (presses == 1 && write(STDERR_FILENO, text, sizeof text - 1) < 0) return;
 }
 
-static void on_interrupt(int signal_number) {
+static void press(int signal_number) {
   if (graceful && !stop_asked) {
     stop_asked = 1;
     return;
@@ -61,6 +62,12 @@ static void on_interrupt(int signal_number) {
   presses++;
   if (running_context) sl_context_cancel(running_context);
   if (running) hook(running);
+}
+
+static void on_interrupt(int signal_number) {
+  int error = errno; /* of what was interrupted, which may be about to look at it */
+  press(signal_number);
+  errno = error;
 }
 
 /* core.stop_on_interrupt(true): from now on Ctrl-C is to be asked for with core.stop_asked(). */

@@ -8,7 +8,8 @@
  *       sl_sample(model, NULL, &images) || sl_png_write("digits.png", images, 0))
  *     puts(sl_error());
  *
- * The library never prints, exits or aborts for what it is given; every failure is a status with a text (sl_error). */
+ * The library never prints, exits or aborts for what it is given; every failure is a status with a text (sl_error).
+ * Pointers must be valid; a name, a path or options that are NULL where they must be given are an ARG error. */
 #ifndef SLUICE_SLUICE_H
 #define SLUICE_SLUICE_H
 

@@ -41,9 +41,18 @@ static cJSON *field_to_json(const sl_field *f, const void *from) {
   }
 }
 
+static bool is_left_out(const sl_field *f, const void *from) {
+  const char *at = (const char *)from + f->offset;
+  int64_t n = 0;
+  if (!f->optional) return false;
+  if (f->type == SL_FIELD_TEXT) return !at[0];
+  memcpy(&n, at, sizeof n);
+  return n == 0;
+}
+
 sl_status sl_fields_write(const sl_field *fields, const void *from, cJSON *to) {
   for (const sl_field *f = fields; f->name; f++) {
-    if (f->optional && *(const int64_t *)(const void *)((const char *)from + f->offset) == 0) continue;
+    if (is_left_out(f, from)) continue;
     cJSON *v = field_to_json(f, from);
     if (v && cJSON_AddItemToObject(to, f->name, v)) continue;
     cJSON_Delete(v);

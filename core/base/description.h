@@ -19,7 +19,7 @@ typedef struct sl_field {
   const char *name; /* NULL ends a table */
   sl_field_type type;
   size_t offset; /* in the struct */
-  bool optional; /* left out where it is 0 (an integer) or empty (a text, all zeros) */
+  bool optional; /* an integer or a text: left out where it is 0 or empty */
   int most;      /* of a list of integers or numbers: room for so many; 0: no list */
   size_t count;  /* of a list: where its length, an int, lies; 0: it always has `most` entries; a text's room */
   const char *const *choices; /* ended by NULL */

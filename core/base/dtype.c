@@ -28,6 +28,7 @@ bool sl_dtype_is_float(sl_dtype d) { return d == SL_F32 || d == SL_BF16 || d == 
 bool sl_dtype_computes(sl_dtype d) { return d == SL_F32 || d == SL_BF16 || d == SL_I32 || d == SL_I64 || d == SL_U8; }
 
 bool sl_dtype_from_name(const char *name, sl_dtype *out) {
+  if (!name) return false;
   for (int d = 0; d < SL_DTYPE_COUNT; d++) {
     if (strcmp(name, dtypes[d].name) == 0) {
       *out = (sl_dtype)d;

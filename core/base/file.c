@@ -78,6 +78,7 @@ sl_status sl_file_read(sl_context *ctx, const char *path, void **data, size_t *s
 
 sl_status sl_file_map_open(const char *path, sl_file_map *out) {
   *out = (sl_file_map){0};
+  SL_REQUIRE(path, ARG, "path is NULL");
   int fd = open_to_read(path);
   if (fd < 0) return io_fail(path, "open");
   sl_status status = SL_STATUS_OK;
@@ -147,6 +148,7 @@ static sl_status open_target(sl_file_writer *w, const char *path) {
 
 sl_status sl_file_writer_open(sl_context *ctx, const char *path, sl_file_writer **out) {
   *out = NULL;
+  SL_REQUIRE(path, ARG, "path is NULL");
   sl_file_writer *w = sl_alloc_zero(ctx, sizeof *w);
   if (!w) return SL_STATUS_OOM;
   w->ctx = ctx;

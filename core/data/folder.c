@@ -348,8 +348,11 @@ static sl_status fill_source(sl_source *s, folder *f, bool skip) {
   return sl_source_ready(s);
 }
 
-sl_status sl_dataset_from_folder(sl_context *ctx, const char *path, const sl_folder_options *o, sl_dataset **out) {
+sl_status sl_dataset_from_folder(sl_context *ctx, const char *path, const sl_folder_options *options,
+                                 sl_dataset **out) {
   *out = NULL;
+  const sl_folder_options none = {0}, *o = options ? options : &none;
+  SL_REQUIRE(path, ARG, "data: path is NULL");
   int channels = o->channels ? o->channels : 3;
   SL_REQUIRE(channels == 1 || channels == 3, ARG, "data: channels is %d, expected 1 or 3", channels);
   SL_REQUIRE(o->size >= 0 && o->size <= 1 << 14, ARG, "data: size is %lld, expected 1 … %d", (long long)o->size,

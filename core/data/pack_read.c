@@ -188,6 +188,7 @@ static sl_status open_index(sl_source *s, pack *p) {
 
 sl_status sl_dataset_from_pack(sl_context *ctx, const char *path, bool skip, sl_dataset **out) {
   *out = NULL;
+  SL_REQUIRE(path, ARG, "data: path is NULL");
   pack *p = sl_alloc_zero(ctx, sizeof *p);
   if (!p) return SL_STATUS_OOM;
   p->ctx = ctx;

@@ -125,8 +125,8 @@ void sl_diffusion_release(sl_diffusion *d) {
 }
 
 sl_tensor *sl_diffusion_find(sl_diffusion *d, const char *name) {
-  if (!strcmp(name, "timestep_map")) return d->timestep_map;
-  for (int k = 0; k < SL_DIFFUSION_TABLE_COUNT; k++)
+  if (name && !strcmp(name, "timestep_map")) return d->timestep_map;
+  for (int k = 0; name && k < SL_DIFFUSION_TABLE_COUNT; k++)
     if (!strcmp(name, table_names[k])) return d->table[k];
   return NULL;
 }

@@ -35,6 +35,7 @@ sl_status sl_diffusion_make(sl_context *ctx, const sl_process_options *options, 
 
 sl_status sl_diffusion_respace(const sl_diffusion *d, const char *respacing, sl_diffusion **out) {
   *out = NULL;
+  SL_REQUIRE(respacing, ARG, "diffusion: respacing is NULL");
   sl_schedule *s = NULL;
   SL_TRY(sl_schedule_respace_spec(d->schedule, respacing, &s));
   return sl_diffusion_new(d->ctx, s, d->original_steps, d->predict, d->variance, out);

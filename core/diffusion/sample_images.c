@@ -6,6 +6,7 @@
 #include "base/random.h"
 
 #define BATCH 64
+#define MAX_IMAGES INT32_MAX /* draws know an image by 32 bits */
 
 /* --- what a model's checkpoint stores --- */
 
@@ -73,6 +74,11 @@ sl_status sl_sample_average(const sl_model *m, int i, double *decay, sl_tensor *
 
 /* --- labels --- */
 
+static sl_status check_n(int64_t n) {
+  SL_REQUIRE(n >= 1 && n <= MAX_IMAGES, ARG, "sample: n is %lld, expected 1 to %d", (long long)n, MAX_IMAGES);
+  return SL_STATUS_OK;
+}
+
 static int64_t label_of(const sl_sample_options *o, int64_t classes, int64_t k) {
   sl_rng_key key = {o->seed, SL_STREAM_SAMPLE_LABEL};
   switch (o->labels) {
@@ -86,7 +92,7 @@ static int64_t label_of(const sl_sample_options *o, int64_t classes, int64_t k) 
 
 sl_status sl_sample_labels(const sl_model *m, const sl_sample_options *options, int64_t *labels) {
   sl_sample_options o = options ? *options : sl_sample_defaults(m);
-  SL_REQUIRE(o.n >= 1, ARG, "sample: n is %lld, expected at least 1", (long long)o.n);
+  SL_TRY(check_n(o.n));
   SL_REQUIRE((unsigned)o.labels <= SL_LABELS_LIST, ARG, "sample: labels is %d, which is none of sl_labels",
              (int)o.labels);
   SL_REQUIRE(o.labels == SL_LABELS_NONE || m->info.classes, ARG, "sample: labels are given, but the model takes none");
@@ -114,7 +120,7 @@ typedef struct run {
 
 static sl_status check(const run *r) {
   const sl_sample_options *o = &r->o;
-  SL_REQUIRE(o->n >= 1, ARG, "sample: n is %lld, expected at least 1", (long long)o->n);
+  SL_TRY(check_n(o->n));
   SL_REQUIRE(o->batch >= 0, ARG, "sample: batch is %lld, expected at least 1, or 0 for %d", (long long)o->batch, BATCH);
   SL_REQUIRE(o->diffusion, ARG,
              "sample: diffusion is NULL, and the model comes from no checkpoint that stores one; make one with "
@@ -234,6 +240,7 @@ static sl_status draw_batch(run *r, int64_t first) {
 
 sl_status sl_sample(sl_model *m, const sl_sample_options *options, sl_tensor **images) {
   *images = NULL;
+  SL_REQUIRE(m, ARG, "sample: model is NULL");
   run r = {.model = m, .o = options ? *options : sl_sample_defaults(m)};
   if (!r.o.diffusion) r.o.diffusion = sl_sample_defaults(m).diffusion;
   const sl_model_info *i = &m->info;

@@ -12,6 +12,8 @@ static const sl_field fields[] = {
     FIELD(seed, SEED), FIELD(clip, BOOLEAN), FIELD(start, INTEGER),        FIELD(batch, INTEGER), {0},
 };
 
+static bool is_label(const cJSON *v) { return cJSON_IsNumber(v) && v->valuedouble == (double)v->valueint; }
+
 static sl_status read_interval(const cJSON *v, sl_sample_options *o) {
   if (!v) return SL_STATUS_OK;
   SL_REQUIRE(
@@ -27,8 +29,7 @@ static sl_status read_list(sl_context *ctx, const cJSON *v, sl_sample_options *o
   *list = sl_alloc(ctx, (size_t)n * sizeof **list);
   if (!*list) return SL_STATUS_OOM;
   for (const cJSON *e = v->child; e; e = e->next, i++) {
-    SL_REQUIRE(cJSON_IsNumber(e) && e->valuedouble == (double)e->valueint, FORMAT, "sample: label %d is no integer",
-               i + 1);
+    SL_REQUIRE(is_label(e), FORMAT, "sample: label %d is no integer", i + 1);
     (*list)[i] = e->valueint;
   }
   o->labels = SL_LABELS_LIST;
@@ -40,7 +41,7 @@ static sl_status read_list(sl_context *ctx, const cJSON *v, sl_sample_options *o
 static sl_status read_labels(sl_context *ctx, const cJSON *v, sl_sample_options *o, int64_t **list) {
   if (!v) return SL_STATUS_OK;
   if (cJSON_IsArray(v)) return read_list(ctx, v, o, list);
-  if (cJSON_IsNumber(v)) {
+  if (is_label(v)) {
     o->labels = SL_LABELS_ONE;
     o->label = v->valueint;
     return SL_STATUS_OK;

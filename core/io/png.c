@@ -214,13 +214,9 @@ static void begin_read(png_structp png, png_infop info, sl_png_job *j, sl_tensor
 }
 
 static sl_status decode(sl_png_job *j, sl_tensor **out) {
-  png_structp png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, j, sl__png_error, sl__png_warning, j, sl__png_alloc,
-                                             sl__png_free);
-  png_infop info = png ? png_create_info_struct(png) : NULL;
-  if (!info) {
-    png_destroy_read_struct(&png, NULL, NULL);
-    return j->status != SL_STATUS_OK ? j->status : SL_STATUS_OOM;
-  }
+  png_structp png;
+  png_infop info;
+  SL_TRY(sl__png_reader(j, &png, &info));
   if (setjmp(png_jmpbuf(png)) == 0) { /* *out is memory, not a register: it survives */
     begin_read(png, info, j, out);
     size_t row_bytes = png_get_rowbytes(png, info);

@@ -22,6 +22,10 @@ void sl__png_warning(png_structp png, png_const_charp text);
 void *sl__png_alloc(png_structp png, png_alloc_size_t size);
 void sl__png_free(png_structp png, void *p);
 void sl__png_on_read(png_structp png, png_bytep to, size_t size); /* from the job's map */
+/* For reading with the callbacks above; png_destroy_read_struct frees both. */
+SL_MUST_USE sl_status sl__png_reader(sl_png_job *j, png_structp *png, png_infop *info);
+
+/* --- png_text.c --- */
 
 SL_MUST_USE sl_status sl__png_check_text(int n, const sl_png_text *text);
 void sl__png_put_text(png_structp png, png_infop info, int n, const sl_png_text *text); /* may longjmp */

@@ -1,4 +1,4 @@
-/* Text chunks of PNG files, and what every use of libpng needs. */
+/* Text chunks of PNG files. */
 #include <setjmp.h>
 #include <string.h>
 
@@ -7,35 +7,6 @@
 #include "io/png_job.h"
 
 enum { MAX_KEY = 79, MAX_VALUE = 4 << 20 }; /* the format's; below what libpng reads back */
-
-void sl__png_error(png_structp png, png_const_charp text) {
-  sl_png_job *j = png_get_error_ptr(png);
-  if (j->status == SL_STATUS_OK) {
-    j->status = sl_fail(j->blame, "%s: %s: %s", j->path, j->w ? "cannot write the PNG" : "broken PNG", text);
-  }
-  png_longjmp(png, 1);
-}
-
-void sl__png_warning(png_structp png, png_const_charp text) {
-  (void)png;
-  (void)text;
-}
-
-void *sl__png_alloc(png_structp png, png_alloc_size_t size) {
-  sl_png_job *j = png_get_mem_ptr(png);
-  void *p = sl_alloc(j->ctx, size);
-  if (!p && j->status == SL_STATUS_OK) j->status = SL_STATUS_OOM;
-  return p;
-}
-
-void sl__png_free(png_structp png, void *p) { sl_free(((sl_png_job *)png_get_mem_ptr(png))->ctx, p); }
-
-void sl__png_on_read(png_structp png, png_bytep to, size_t size) {
-  sl_png_job *j = png_get_io_ptr(png);
-  if (size > j->map.size - j->at) png_error(png, "the file ends too early");
-  memcpy(to, j->map.data + j->at, size);
-  j->at += size;
-}
 
 /* --- writing --- */
 
@@ -51,7 +22,9 @@ static bool is_key(const char *key) {
 }
 
 sl_status sl__png_check_text(int n, const sl_png_text *text) {
+  SL_REQUIRE(n <= 0 || text, ARG, "save_png: n_text is %d, but text is NULL", n);
   for (int i = 0; i < n; i++) {
+    SL_REQUIRE(text[i].key && text[i].value, ARG, "save_png: text: chunk %d has a NULL in it", i + 1);
     SL_REQUIRE(is_key(text[i].key), ARG,
                "save_png: text: the key \"%.100s\": expected 1 to %d letters of ASCII, without spaces at its ends",
                text[i].key, MAX_KEY);
@@ -76,7 +49,7 @@ void sl__png_put_text(png_structp png, png_infop info, int n, const sl_png_text 
 static sl_status add_utf8(sl_buffer *b, const png_text *t) {
   bool utf8 = t->compression >= PNG_ITXT_COMPRESSION_NONE;
   size_t n = utf8 ? t->itxt_length : t->text_length;
-  for (size_t i = 0; i < n; i++) {
+  for (size_t i = 0; i < n && t->text[i]; i++) { /* what was compressed may hold zeros: it ends at the first */
     unsigned char c = (unsigned char)t->text[i];
     char two[] = {(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))};
     bool one = utf8 || c < 0x80;
@@ -110,13 +83,9 @@ static sl_status pack(sl_context *ctx, const png_text *text, int n, sl_png_text 
 }
 
 static sl_status read_text(sl_png_job *j, sl_png_text **items, int *n) {
-  png_structp png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, j, sl__png_error, sl__png_warning, j, sl__png_alloc,
-                                             sl__png_free);
-  png_infop info = png ? png_create_info_struct(png) : NULL;
-  if (!info) {
-    png_destroy_read_struct(&png, NULL, NULL);
-    return j->status != SL_STATUS_OK ? j->status : SL_STATUS_OOM;
-  }
+  png_structp png;
+  png_infop info;
+  SL_TRY(sl__png_reader(j, &png, &info));
   if (setjmp(png_jmpbuf(png)) == 0) {
     png_textp text = NULL;
     png_set_read_fn(png, j, sl__png_on_read);

@@ -170,7 +170,7 @@ const char *sl_tensor_file_meta_value(const sl_tensor_file *file, int64_t index)
 }
 
 const char *sl_tensor_file_meta(const sl_tensor_file *file, const char *key) {
-  const item *it = list_find(&file->meta, key);
+  const item *it = key ? list_find(&file->meta, key) : NULL;
   return it ? it->value : NULL;
 }
 

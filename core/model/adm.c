@@ -8,6 +8,7 @@
 
 #define GROUPS 32 /* of every norm */
 #define MAX_RES_BLOCKS 64
+#define MAX_IN_CHANNELS (1 << 20)
 
 /* --- configuration --- */
 
@@ -38,6 +39,7 @@ static const struct {
 };
 
 sl_status sl_adm_preset(const char *name, sl_adm_config *c) {
+  SL_REQUIRE(name, ARG, "adm: the preset's name is NULL");
   for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
     char base[32];
     int n = snprintf(base, sizeof base, "ADM-%d", (int)presets[i].image_size);
@@ -108,7 +110,6 @@ static sl_status check_heads(const sl_adm_config *c, int64_t channels) {
 }
 
 static sl_status check_config(const sl_adm_config *c) {
-  SL_REQUIRE(c->in_channels > 0, ARG, "adm: in_channels is %lld, expected at least 1", (long long)c->in_channels);
   SL_REQUIRE(c->out_channels == c->in_channels || c->out_channels == 2 * c->in_channels, ARG,
              "adm: out_channels is %lld, expected %lld, as in_channels, or %lld (learned variance)",
              (long long)c->out_channels, (long long)c->in_channels, (long long)(2 * c->in_channels));
@@ -119,6 +120,8 @@ static sl_status check_config(const sl_adm_config *c) {
   SL_TRY(check_levels(c));
   SL_REQUIRE(c->num_head_channels >= 0, ARG, "adm: num_head_channels is %lld, expected at least 1, or none",
              (long long)c->num_head_channels);
+  SL_REQUIRE((unsigned)c->mask_at < SL_ADM_MASK_COUNT, ARG, "adm: mask_at is %d, which is none of sl_adm_mask",
+             (int)c->mask_at);
   SL_REQUIRE(c->dropout >= 0 && c->dropout < 1, ARG, "adm: dropout is %g, expected 0 … below 1", c->dropout);
   SL_REQUIRE(c->classes >= 0, ARG, "adm: classes is %lld, expected at least 1, or none", (long long)c->classes);
   SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "adm: class_dropout is %g, expected 0 … below 1",
@@ -468,7 +471,10 @@ static sl_model_info info_of(const adm *a) {
 
 sl_status sl_adm_new(sl_context *ctx, const sl_adm_config *config, sl_routing *routing, sl_model **out) {
   *out = NULL;
+  SL_REQUIRE(config, ARG, "adm: config is NULL");
   sl_adm_config c = *config;
+  SL_REQUIRE(c.in_channels > 0 && c.in_channels <= MAX_IN_CHANNELS, ARG, "adm: in_channels is %lld, expected 1 to %d",
+             (long long)c.in_channels, MAX_IN_CHANNELS);
   if (!c.out_channels) c.out_channels = 2 * c.in_channels;
   SL_TRY(check_config(&c));
   if (c.classes == 1) c.class_dropout = 0;

@@ -22,6 +22,7 @@ sl_dit_config sl_dit_defaults(void) {
 sl_status sl_dit_preset(const char *name, sl_dit_config *c) {
   char size[8];
   int patch = 0, end = 0;
+  SL_REQUIRE(name, ARG, "dit: the preset's name is NULL");
   if (sscanf(name, "DiT-%7[A-Z]/%d%n", size, &patch, &end) == 2 && name[end] == 0 &&
       (patch == 2 || patch == 4 || patch == 8))
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -276,20 +277,29 @@ const sl_model_kind sl_model_dit = {.name = "dit",
 
 /* --- construction --- */
 
+/* Far beyond what anybody trains; below them no product of sizes overflows. */
+#define MAX_WIDTH (1 << 20)
+enum { MAX_DEPTH = 10000 };
+
+static bool is_size(int64_t n) { return n > 0 && n <= MAX_WIDTH; }
+
 static sl_status check_config(const sl_dit_config *c) {
-  SL_REQUIRE(c->channels > 0 && c->height > 0 && c->width > 0, ARG,
-             "dit: input is {%lld,%lld,%lld}, expected {C,H,W}, all positive", (long long)c->channels,
-             (long long)c->height, (long long)c->width);
+  SL_REQUIRE(is_size(c->channels) && is_size(c->height) && is_size(c->width), ARG,
+             "dit: input is {%lld,%lld,%lld}, expected {C,H,W}, all positive and at most %d", (long long)c->channels,
+             (long long)c->height, (long long)c->width, MAX_WIDTH);
   SL_REQUIRE(c->patch > 0 && c->height % c->patch == 0 && c->width % c->patch == 0, ARG,
              "dit: patch is %lld, expected a divisor of the input's height %lld and width %lld", (long long)c->patch,
              (long long)c->height, (long long)c->width);
-  SL_REQUIRE(c->hidden > 0 && c->hidden % 4 == 0, ARG,
-             "dit: hidden is %lld, expected a positive multiple of 4 (the position embedding)", (long long)c->hidden);
+  SL_REQUIRE(is_size(c->hidden) && c->hidden % 4 == 0, ARG,
+             "dit: hidden is %lld, expected a positive multiple of 4 (the position embedding), at most %d",
+             (long long)c->hidden, MAX_WIDTH);
   SL_REQUIRE(c->heads > 0 && c->hidden % c->heads == 0, ARG, "dit: heads is %lld, expected a divisor of hidden %lld",
              (long long)c->heads, (long long)c->hidden);
-  SL_REQUIRE(c->depth > 0, ARG, "dit: depth is %lld, expected at least 1", (long long)c->depth);
-  SL_REQUIRE(c->mlp_ratio > 0 && (int64_t)((double)c->hidden * c->mlp_ratio) > 0, ARG,
-             "dit: mlp_ratio is %g, expected more than 0", c->mlp_ratio);
+  SL_REQUIRE(c->depth > 0 && c->depth <= MAX_DEPTH, ARG, "dit: depth is %lld, expected 1 to %d", (long long)c->depth,
+             MAX_DEPTH);
+  double mlp = (double)c->hidden * c->mlp_ratio;
+  SL_REQUIRE(mlp >= 1 && mlp <= INT32_MAX, ARG, "dit: mlp_ratio is %g, expected more than 0 (%g channels of %lld)",
+             c->mlp_ratio, mlp, (long long)c->hidden);
   SL_REQUIRE(c->classes > 0, ARG, "dit: classes is %lld, expected at least 1 (1: unconditional)",
              (long long)c->classes);
   SL_REQUIRE(c->class_dropout >= 0 && c->class_dropout < 1, ARG, "dit: class_dropout is %g, expected 0 … below 1",
@@ -302,7 +312,7 @@ sl_status sl_dit_new_with_block(sl_context *ctx, const sl_dit_config *config, sl
   *out = NULL;
   dit *d = NULL;
   int64_t *channels = NULL;
-  sl_status status = check_config(config);
+  sl_status status = config ? check_config(config) : sl_fail(SL_STATUS_ARG, "dit: config is NULL");
   if (status == SL_STATUS_OK) {
     d = sl_alloc(ctx, sizeof *d);
     channels = sl_alloc(ctx, (size_t)config->depth * sizeof *channels);

@@ -169,6 +169,7 @@ static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *
                           sl_tensor **out) {
   sl_model *m = c->m;
   const sl_model_info *f = &m->info;
+  SL_REQUIRE(x && t, ARG, "%s: x and t must be given", m->kind->name);
   const sl_shape *s = sl_tensor_shape(x);
   SL_REQUIRE(sl_tensor_dtype(x) == SL_F32, DTYPE, "%s: x is %s, expected f32", m->kind->name,
              sl_dtype_name(sl_tensor_dtype(x)));
@@ -202,8 +203,10 @@ static sl_status run_call(const call *c, sl_tensor *x, sl_tensor *t, sl_tensor *
 sl_status sl_model_forward(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y, int n_keep, const char *const *keep,
                            sl_tensor **out, sl_tensor **kept) {
   *out = NULL;
-  SL_REQUIRE(n_keep < SL_MAX_CALL_OUTPUTS, ARG, "%s: keep names %d values, at most %d", m->kind->name, n_keep,
-             SL_MAX_CALL_OUTPUTS - 1);
+  SL_REQUIRE(n_keep >= 0 && n_keep < SL_MAX_CALL_OUTPUTS, ARG, "%s: keep names %d values, at most %d", m->kind->name,
+             n_keep, SL_MAX_CALL_OUTPUTS - 1);
+  SL_REQUIRE(!n_keep || (keep && kept), ARG, "%s: n_keep is %d, but keep or kept is NULL", m->kind->name, n_keep);
+  for (int i = 0; i < n_keep; i++) SL_REQUIRE(keep[i], ARG, "%s: name %d to keep is NULL", m->kind->name, i + 1);
   call c = {.m = m, .kind = CALL_FORWARD, .n_keep = n_keep, .keep = keep};
   sl_tensor *all[SL_MAX_CALL_OUTPUTS];
   SL_TRY(run_call(&c, x, t, y, NULL, NULL, all));
@@ -217,6 +220,7 @@ sl_status sl_model_forward_cfg(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tenso
   *out = NULL;
   SL_REQUIRE(m->info.null_class, ARG, "%s: guidance needs a null class, and with %s there is none", m->kind->name,
              m->info.one_class ? "classes = 1" : "class_dropout = 0");
+  SL_REQUIRE(x, ARG, "%s: x must be given", m->kind->name);
   const sl_shape *s = sl_tensor_shape(x);
   SL_REQUIRE(s->rank == 4 && s->dim[0] > 0 && s->dim[0] % 2 == 0, SHAPE,
              "%s: x is %s, expected [2n,C,H,W] for guidance", m->kind->name, sl_shape_text(s));
@@ -276,8 +280,11 @@ sl_status sl_model_trace(sl_model *m, sl_tensor *x, sl_tensor *t, sl_tensor *y,
 
 /* --- the graph by itself --- */
 
+#define MAX_COUNTED (1 << 20) /* images whose multiply-adds still fit into their number */
+
 static sl_status with_graph(sl_model *m, int64_t batch, sl_status (*use)(sl_graph *g, void *out), void *result) {
-  SL_REQUIRE(batch > 0, ARG, "%s: batch is %lld, expected at least 1", m->kind->name, (long long)batch);
+  SL_REQUIRE(batch > 0 && batch <= MAX_COUNTED, ARG, "%s: batch is %lld, expected 1 to %d", m->kind->name,
+             (long long)batch, MAX_COUNTED);
   sl_graph *g = NULL;
   sl_builder b = {0};
   sl_status status;

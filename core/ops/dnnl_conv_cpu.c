@@ -66,6 +66,8 @@ static sl_status describe(plan *p, const sl_conv *c) {
   dnnl_dims_t gw = {c->groups, c->K / c->groups, c->C / c->groups, c->window.kernel[0], c->window.kernel[1]};
   bool grouped = c->groups > 1;
   operand *o = p->operand;
+  SL_TRY(sl_dnnl_check_sizes("a convolution", 4, x));
+  SL_TRY(sl_dnnl_check_sizes("a convolution", 4, y));
   TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[IMAGE].plain, 4, x, dnnl_f32, c->last ? dnnl_nhwc : dnnl_nchw));
   TRY_DNNL(dnnl_memory_desc_init_by_tag(&o[FILTER].plain, grouped ? 5 : 4, grouped ? gw : w, dnnl_f32,
                                         grouped ? dnnl_goihw : dnnl_oihw));

@@ -39,6 +39,13 @@ bool sl_dnnl_has_bf16(sl_context *ctx) {
   return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
+sl_status sl_dnnl_check_sizes(const char *what, int n, const int64_t *sizes) {
+  for (int i = 0; i < n; i++)
+    SL_REQUIRE(sizes[i] <= INT32_MAX, UNSUPPORTED, "%s with a size of %lld: on the CPU at most %d", what,
+               (long long)sizes[i], INT32_MAX);
+  return SL_STATUS_OK;
+}
+
 static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 static dnnl_data_type_t type_of(sl_dtype d) { return d == SL_BF16 ? dnnl_bf16 : dnnl_f32; }
 
@@ -66,6 +73,8 @@ typedef struct descs {
 } descs;
 
 static sl_status describe(const sl_gemm *g, descs *d) {
+  SL_TRY(sl_dnnl_check_sizes("a product", 3, (int64_t[]){g->m, g->n, g->k}));
+  SL_TRY(sl_dnnl_check_sizes("a product", g->rank, g->batch));
   SL_TRY(matrix(&d->a, g, g->ab, g->a_batch, g->m, g->k, g->a_row, g->a_col));
   SL_TRY(matrix(&d->b, g, g->ab, g->b_batch, g->k, g->n, g->b_row, g->b_col));
   SL_TRY(matrix(&d->c, g, g->c, g->c_batch, g->m, g->n, g->c_row, 1));

@@ -82,7 +82,7 @@ static sl_status keep_table(sl_context *ctx, const sl_tensor *table, int block, 
 
 sl_status sl_routing_from_tables(sl_context *ctx, int blocks, sl_tensor *const *tables, sl_routing **out) {
   *out = NULL;
-  SL_REQUIRE(blocks >= 1, ARG, "routing.table: no tables, expected one u8 tensor [T,C] per routed block");
+  SL_REQUIRE(blocks >= 1 && tables, ARG, "routing.table: no tables, expected one u8 tensor [T,C] per routed block");
   sl_routing *r;
   SL_TRY(create(ctx, (sl_routing){.kind = SL_ROUTING_TABLE, .blocks = blocks}, &r));
   r->tables = sl_alloc_zero(ctx, (size_t)blocks * sizeof *r->tables);
@@ -117,22 +117,27 @@ void sl_routing_release(sl_routing *r) {
 }
 
 sl_routing_kind sl_routing_kind_of(const sl_routing *r) { return r->kind; }
-const char *sl_routing_kind_name(sl_routing_kind kind) { return kind_names[kind]; }
+const char *sl_routing_kind_name(sl_routing_kind kind) {
+  return (unsigned)kind < SL_ROUTING_KIND_COUNT ? kind_names[kind] : "?";
+}
 double sl_routing_alpha(const sl_routing *r) { return r->alpha; }
 double sl_routing_beta(const sl_routing *r) { return r->beta; }
 uint32_t sl_routing_seed(const sl_routing *r) { return r->seed; }
 sl_routing_variant sl_routing_variant_of(const sl_routing *r) { return r->variant; }
-const char *sl_routing_variant_name(sl_routing_variant variant) { return variant_names[variant]; }
+const char *sl_routing_variant_name(sl_routing_variant variant) {
+  return (unsigned)variant < SL_ROUTING_VARIANT_COUNT ? variant_names[variant] : "?";
+}
 bool sl_routing_is_none(const sl_routing *r) { return r->kind == SL_ROUTING_NONE; }
 bool sl_routing_is_formula(const sl_routing *r) { return r->kind != SL_ROUTING_TABLE && r->kind != SL_ROUTING_CUSTOM; }
 
 sl_status sl_routing_variant_from_name(const char *name, sl_routing_variant *out) {
-  for (int i = 0; i < SL_ROUTING_VARIANT_COUNT; i++) {
+  for (int i = 0; name && i < SL_ROUTING_VARIANT_COUNT; i++) {
     if (strcmp(name, variant_names[i])) continue;
     *out = (sl_routing_variant)i;
     return SL_STATUS_OK;
   }
-  return sl_fail(SL_STATUS_ARG, "routing.dtr: variant is \"%s\", expected \"reference\" or \"eq4\"", name);
+  return sl_fail(SL_STATUS_ARG, "routing.dtr: variant is \"%s\", expected \"reference\" or \"eq4\"",
+                 name ? name : "NULL");
 }
 
 /* --- tables --- */

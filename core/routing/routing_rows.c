@@ -4,7 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-int64_t sl_routing_width(int64_t C, double beta) { return (int64_t)((double)C * beta); }
+int64_t sl_routing_width(int64_t C, double beta) {
+  double width = (double)C * beta;
+  return fabs(width) < 0x1p62 ? (int64_t)width : 0; /* no number, or none of channels */
+}
 
 void sl_routing_dtr_rows(double alpha, double beta, sl_routing_variant variant, int64_t T, int64_t C, uint8_t *mask) {
   int64_t width = sl_routing_width(C, beta);

@@ -32,8 +32,9 @@ SL_MUST_USE sl_status sl_context_new(const sl_context_options *options, sl_conte
 /* NULL is allowed. */
 void sl_context_free(sl_context *ctx);
 
+/* How many threads compute. */
 int sl_context_threads(const sl_context *ctx);
-/* At least 1. */
+/* From now on; fewer than 1 is taken as 1. */
 void sl_context_set_threads(sl_context *ctx, int threads);
 
 /* Asks long work to stop: running programs return SL_STATUS_CANCELLED at their next node. May be called from a signal
@@ -54,6 +55,7 @@ sl_memory sl_context_memory(const sl_context *ctx);
 uint64_t sl_context_memory_limit(const sl_context *ctx);
 /* While nothing runs; what is out stays out. */
 void sl_context_set_memory_limit(sl_context *ctx, uint64_t bytes);
+/* peak_bytes begins again, at what is handed out now. */
 void sl_context_reset_peak(sl_context *ctx);
 
 #ifdef __cplusplus

@@ -14,13 +14,14 @@ typedef struct sl_dataset sl_dataset; /* reference-counted; may be read from sev
  * 0; NULL: none. Retains the images (CPU u8 and f32; else a copy), copies the labels; the caller owns one reference to
  * *out. SHAPE, DTYPE, ARG. */
 SL_MUST_USE sl_status sl_dataset_from_tensors(sl_tensor *images, const sl_tensor *labels, sl_dataset **out);
-/* A file that sl_tensor_file_load reads, with arrays "images" and perhaps "labels", or "arr_0" and perhaps "arr_1".
+/* An .npz, .npy or .safetensors file with arrays "images" and perhaps "labels", or "arr_0" and perhaps "arr_1".
  * u8 images of rank 4 may lie as [N,H,W,C], guided-diffusion's order: "arr_0" if its last dimension is 1 or 3,
- * "images" if the last dimension is and the second is not. FORMAT: no such arrays. */
+ * "images" if the last dimension is and the second is not. The caller owns one reference to *out. FORMAT: no such
+ * arrays; IO. */
 SL_MUST_USE sl_status sl_dataset_from_npz(sl_context *ctx, const char *path, sl_dataset **out);
 
 typedef struct sl_folder_options {
-  int64_t size;      /* images become size x size by sl_center_crop; 0: they must be of one size as they are */
+  int64_t size;      /* images become size x size, their middle, scaled as guided-diffusion does; 0: all of one size */
   int channels;      /* 3 (or 0), or 1 for grey */
   const char *index; /* a table of the images; NULL: "index.tsv" if it is there */
   bool skip;         /* leave out what cannot be read, each named through the context's log; else it is an error */
@@ -28,12 +29,13 @@ typedef struct sl_folder_options {
 
 /* PNG and JPEG files below a folder. With an index (tab-separated, a first line of column names): column "file", below
  * the folder or its images/; "class" (or "group", "label"), numbered as the names sort; "caption" (or "name"). Without:
- * each subfolder is a class, in the order of its name; a folder without subfolders has no labels. Decoded when needed;
- * without `skip` a broken file is an error when it is first read, with it all are read once at the start. */
+ * each subfolder is a class, in the order of its name; a folder without subfolders has no labels. Decoded when
+ * needed; without `skip` a broken file is an error when it is first read, with it all are read once at the start. NULL
+ * options: all 0. The caller owns one reference to *out. ARG, FORMAT, IO. */
 SL_MUST_USE sl_status sl_dataset_from_folder(sl_context *ctx, const char *path, const sl_folder_options *o,
                                              sl_dataset **out);
-/* A packed set (pack.h), checked chunk by chunk as it is read; skip: broken chunks are named through the log and left
- * out, which reads all of it once. */
+/* A packed set (sl_dataset_write_pack), checked chunk by chunk as it is read; skip: broken chunks are named through the
+ * log and left out, which reads all of it once. The caller owns one reference to *out. FORMAT, IO. */
 SL_MUST_USE sl_status sl_dataset_from_pack(sl_context *ctx, const char *path, bool skip, sl_dataset **out);
 
 typedef struct sl_pack_options {
@@ -47,13 +49,16 @@ typedef struct sl_pack_options {
 /* Writes u8 images, labels, class names and captions as a pack; the file appears whole or not at all. DTYPE: the images
  * are floats. */
 SL_MUST_USE sl_status sl_dataset_write_pack(const sl_dataset *d, const char *path, const sl_pack_options *o);
-/* Keeps `held` images back, the same for the same data set: chosen by (0, SL_STREAM_HOLDOUT). ARG. */
+/* Keeps `held` images back, the same ones for the same data set, drawn without a seed. The caller owns one reference to
+ * each part. ARG. */
 SL_MUST_USE sl_status sl_dataset_split(sl_dataset *d, int64_t held, sl_dataset **train, sl_dataset **holdout);
 sl_context *sl_dataset_context(const sl_dataset *d);
+/* One reference more; returns d. */
 sl_dataset *sl_dataset_retain(sl_dataset *d);
-void sl_dataset_release(sl_dataset *d); /* NULL is allowed */
+/* One reference less. NULL is allowed. */
+void sl_dataset_release(sl_dataset *d);
 
-int64_t sl_dataset_count(const sl_dataset *d);
+int64_t sl_dataset_count(const sl_dataset *d);                      /* images */
 sl_shape sl_dataset_image_shape(const sl_dataset *d);               /* [C,H,W] */
 bool sl_dataset_is_bytes(const sl_dataset *d);                      /* u8 images, not floats */
 int64_t sl_dataset_classes(const sl_dataset *d);                    /* the largest label + 1; 0: no labels */

@@ -29,9 +29,9 @@ typedef enum sl_dtype {
       SL_DTYPE_COUNT
 } sl_dtype;
 
-/* Bytes of an element. */
+/* Bytes of an element; 0: there is no such type. */
 size_t sl_dtype_size(sl_dtype d);
-/* "f32" */
+/* "f32"; "?": there is no such type. */
 const char *sl_dtype_name(sl_dtype d);
 /* "f32", and "float32", "bfloat16" …; false: there is no such type. */
 bool sl_dtype_from_name(const char *name, sl_dtype *out);
@@ -49,7 +49,9 @@ typedef struct sl_shape {
 #define SL_SHAPE(...)                                                                                                  \
   ((sl_shape){.rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = {__VA_ARGS__}})
 #endif
+/* The same from dim[rank], in C++ too. A rank that is too large is kept, for whoever takes the shape to refuse. */
 sl_shape sl_shape_of(int rank, const int64_t *dim);
+/* How many elements: the product of its sizes. */
 int64_t sl_shape_numel(const sl_shape *s);
 bool sl_shape_equal(const sl_shape *a, const sl_shape *b);
 /* "[2,3]"; one of 8 per-thread buffers, so that several fit into one message. */

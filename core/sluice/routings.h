@@ -42,8 +42,8 @@ SL_MUST_USE sl_status sl_routing_none(sl_context *ctx, sl_routing **out);
 /* alpha > 0, finite; 0 < beta <= 1. */
 SL_MUST_USE sl_status sl_routing_dtr(sl_context *ctx, double alpha, double beta, sl_routing_variant variant,
                                      sl_routing **out);
-/* Each row of each block has its own W active channels: those with the W smallest of C uniforms from Philox
- * {seed, SL_STREAM_ROUTING}, sample = block, step = t. 0 < beta <= 1. */
+/* Each row of each block has its own W active channels, drawn by (seed, block, t): those with the W smallest of C
+ * uniforms. 0 < beta <= 1. */
 SL_MUST_USE sl_status sl_routing_random(sl_context *ctx, double beta, uint32_t seed, sl_routing **out);
 /* One table per block, tables[blocks]: u8 or bool [T, C] of zeros and ones, copied; blocks may differ in C. ARG, SHAPE,
  * DTYPE, OOM. */
@@ -51,12 +51,14 @@ SL_MUST_USE sl_status sl_routing_from_tables(sl_context *ctx, int blocks, sl_ten
 /* release(user) is called when the routing goes (NULL: nothing to do), not when this function fails. */
 SL_MUST_USE sl_status sl_routing_custom(sl_context *ctx, sl_routing_fn fn, void *user, void (*release)(void *user),
                                         sl_routing **out);
+/* One reference more; returns r. */
 sl_routing *sl_routing_retain(sl_routing *r);
-void sl_routing_release(sl_routing *r); /* NULL is allowed */
+/* One reference less. NULL is allowed. */
+void sl_routing_release(sl_routing *r);
 
 /* The description; numbers that a kind does not have are 0. */
 sl_routing_kind sl_routing_kind_of(const sl_routing *r);
-const char *sl_routing_kind_name(sl_routing_kind kind);
+const char *sl_routing_kind_name(sl_routing_kind kind); /* "none", "dtr" …; "?": there is no such kind */
 double sl_routing_alpha(const sl_routing *r);
 double sl_routing_beta(const sl_routing *r);
 uint32_t sl_routing_seed(const sl_routing *r);
@@ -67,7 +69,7 @@ SL_MUST_USE sl_status sl_routing_variant_from_name(const char *name, sl_routing_
 bool sl_routing_is_none(const sl_routing *r);
 bool sl_routing_is_formula(const sl_routing *r); /* kind and numbers alone give the tables back: none, dtr, random */
 
-/* Active channels of C: (int)(C beta), the truncated product in double. */
+/* Active channels of C: (int)(C beta), the truncated product in double; 0 where that is no number of channels. */
 int64_t sl_routing_width(int64_t C, double beta);
 /* The table u8 [T, C] of one block, new, on the CPU, owned by the caller; kind none gives ones. blocks 0: not known,
  * taken as block + 1, and a table's number of blocks is not compared. A custom function is called T times, in order of

@@ -31,7 +31,8 @@ SL_MUST_USE sl_status sl_tensor_zeros(sl_context *ctx, const sl_device *dev, sl_
 /* Copies row-major host data in; on the CPU. The caller owns one reference. SHAPE, OOM. */
 SL_MUST_USE sl_status sl_tensor_from(sl_context *ctx, sl_dtype dtype, int rank, const int64_t *dim, const void *data,
                                      sl_tensor **out);
-/* Sees host memory that is someone else's; `release(user)` is called when the last view goes (NULL: nothing to do). */
+/* Sees host memory that is someone else's, aligned for the dtype; `release(user)` is called when the last view goes
+ * (NULL: nothing to do), not when this function fails. ARG, SHAPE, DTYPE, OOM. */
 SL_MUST_USE sl_status sl_tensor_wrap(sl_context *ctx, sl_dtype dtype, const sl_shape *shape, void *data,
                                      void (*release)(void *user), void *user, sl_tensor **out);
 /* One reference more; returns t. */
@@ -52,7 +53,7 @@ bool sl_tensor_is_contiguous(const sl_tensor *t);
 void *sl_tensor_data(const sl_tensor *t);
 /* To be called after writing to the data of weights: copies that depend on them are made anew. */
 void sl_tensor_bump(sl_tensor *t);
-/* The element at a flat row-major index as a number; CPU tensors only. */
+/* The element at a flat row-major index as a number; NaN outside of the tensor, and for one that lies on a GPU. */
 double sl_tensor_at(const sl_tensor *t, int64_t index);
 
 /* Views of the same storage; the caller owns one reference to *out. Dimensions count from 0. SHAPE. */

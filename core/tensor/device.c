@@ -140,6 +140,7 @@ static sl_status unknown(const char *name) {
 
 sl_status sl_device_find(sl_context *ctx, const char *name, const sl_device **out) {
   *out = NULL;
+  SL_REQUIRE(name, ARG, "device: name is NULL");
   if (!strcmp(name, "auto")) return sl_device_default(ctx, out);
   if (!strcmp(name, sl_device_cpu.name)) {
     *out = &sl_device_cpu;

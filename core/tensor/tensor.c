@@ -1,6 +1,7 @@
 #include "tensor/tensor.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -120,7 +121,11 @@ sl_status sl_tensor_zeros(sl_context *ctx, const sl_device *dev, sl_dtype dtype,
 
 sl_status sl_tensor_from(sl_context *ctx, sl_dtype dtype, int rank, const int64_t *dim, const void *data,
                          sl_tensor **out) {
+  *out = NULL;
+  SL_REQUIRE(rank <= 0 || dim, ARG, "tensor: rank is %d, but dim is NULL", rank);
   sl_shape shape = sl_shape_of(rank, dim);
+  SL_TRY(check_new(dtype, &shape));
+  SL_REQUIRE(data || !sl_shape_numel(&shape), ARG, "tensor: data is NULL for shape %s", sl_shape_text(&shape));
   SL_TRY(sl_tensor_new(ctx, NULL, dtype, &shape, out));
   if ((*out)->storage->bytes) memcpy((*out)->storage->data, data, (*out)->storage->bytes);
   return SL_STATUS_OK;
@@ -247,8 +252,8 @@ sl_status sl_tensor_narrow(sl_tensor *t, int dim, int64_t first, int64_t length,
   SL_TRY(check_dim(t, dim, "narrow"));
   int64_t n = t->shape.dim[dim];
   SL_REQUIRE(first >= 0 && length >= 0 && first <= n && length <= n - first, SHAPE,
-             "narrow: %" PRId64 " from %" PRId64 " in dimension %d of shape %s", length, first + 1, dim + 1,
-             sl_shape_text(&t->shape));
+             "narrow: %" PRId64 " from %" PRId64 " in dimension %d of shape %s", length,
+             first < INT64_MAX ? first + 1 : first, dim + 1, sl_shape_text(&t->shape));
   sl_shape shape = t->shape;
   shape.dim[dim] = length;
   return sl_tensor_view_as(t, &shape, t->stride, length ? first * t->stride[dim] : 0, out);
@@ -289,7 +294,7 @@ sl_status sl_tensor_reshape(sl_tensor *t, const sl_shape *shape, sl_tensor **out
 }
 
 double sl_tensor_at(const sl_tensor *t, int64_t index) {
-  SL_ASSERT(t->storage->dev->kind == SL_DEVICE_CPU && index >= 0 && index < t->numel);
+  if (t->storage->dev->kind != SL_DEVICE_CPU || index < 0 || index >= t->numel) return NAN;
   int64_t at = 0;
   for (int i = t->shape.rank - 1; i >= 0; i--) {
     at += index % t->shape.dim[i] * t->stride[i];

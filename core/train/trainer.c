@@ -189,6 +189,7 @@ sl_status sl_trainer_step(sl_trainer *tr, sl_step_result *r) {
 
 sl_status sl_trainer_step_on(sl_trainer *tr, const sl_batch *given, sl_step_result *r) {
   sl_host_batch *b = NULL;
+  SL_REQUIRE(given, ARG, "train: the batch is NULL");
   SL_TRY(sl__batch_given(tr, given, &b));
   return run_step(tr, b, true, r);
 }
@@ -223,6 +224,7 @@ sl_status sl_trainer_keep_gradients(sl_trainer *tr) {
 }
 
 sl_tensor *sl_trainer_array(sl_trainer *tr, const char *name) {
+  if (!name) return NULL;
   if (!strcmp(name, "params")) return tr->params;
   if (!strcmp(name, "exp_avg")) return tr->exp_avg;
   if (!strcmp(name, "exp_avg_sq")) return tr->exp_avg_sq;

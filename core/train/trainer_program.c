@@ -63,7 +63,7 @@ static sl_status check_data(const sl_train_options *o, const sl_dataset *data) {
 }
 
 sl_status sl_train_check(const sl_train_options *o) {
-  SL_REQUIRE(o->model && o->diffusion, ARG, "train: model and diffusion must be given");
+  SL_REQUIRE(o && o->model && o->diffusion, ARG, "train: model and diffusion must be given");
   const sl_model_info *f = &o->model->info;
   SL_REQUIRE(o->diffusion->original_steps == f->timesteps, ARG,
              "train: the diffusion has %lld steps, the model was made for timesteps = %lld",

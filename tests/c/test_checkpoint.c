@@ -97,6 +97,8 @@ static void test_what_is_no_checkpoint_is_refused(void **state) {
   FAILS(sl_model_load(ctx, at("x"), &none), FORMAT, "the architecture is no JSON object");
   write_variant(at("x"), "diffusion", "{\"schedule\":\"steep\"}", 1000);
   FAILS(sl_model_load(ctx, at("x"), &none), ARG, "schedule is \"steep\"");
+  write_variant(at("x"), "sample", "{\"labels\":1.5}", 1000);
+  FAILS(sl_model_load(ctx, at("x"), &none), FORMAT, "labels are neither a list, a class");
   write_variant(at("x"), "sample", "{\"labels\":[1,2],\"n\":3}", 1000);
   FAILS(sl_model_load(ctx, at("x"), &none), FORMAT, "2 labels for n = 3");
   write_variant(at("x"), "ema", "[\"0.5\"]", 1000);
@@ -310,6 +312,8 @@ static void test_sampling_options_are_checked(void **state) {
     FAILS(sl_sample(m, &o, &images), code, text);                                                                      \
   } while (0)
   WRONG(n, 0, ARG, "n is 0");
+  WRONG(n, INT64_MAX, ARG, "n is 9223372036854775807, expected 1 to 2147483647");
+  WRONG(n, (int64_t)1 << 61, ARG, "expected 1 to 2147483647");
   WRONG(batch, -1, ARG, "batch is -1");
   WRONG(steps, 1001, ARG, "steps is 1001, expected 1 to 1000");
   WRONG(sampler, "dpm9", ARG, "dpm9");

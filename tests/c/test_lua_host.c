@@ -1,5 +1,6 @@
 /* The Lua module inside a host: it gives the numbers that the C API gives, in states that do not know of each other,
- * one after the other and in two threads at once. The host's own copy of the library and the module's share nothing. */
+ * one after the other and in two threads at once. The host's own copy of the library and the module's share nothing.
+ * Memory that Lua does not get is an error of Lua's, wherever it is wanted. */
 #include <lauxlib.h>
 #include <lualib.h>
 #include <pthread.h>
@@ -105,9 +106,75 @@ static void test_two_threads_draw_at_once(void **state) {
   }
 }
 
+/* --- memory of Lua's that ends --- */
+
+static const char load_module[] =
+    "package.cpath = '" SLUICE_TEST_MODULE_FOLDER
+    "/?.so;' .. package.cpath\n"
+    "S = require 'sluice'\n"
+    "for _, part in ipairs { 'dit', 'json', 'trainer', 'diffusion', 'routing' } do part = S[part] end";
+
+/* Everything that calls from the core into Lua, and what the core hands to Lua for it to free. */
+static const char called_back[] =
+    "local o = { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 1, heads = 2, timesteps = 4 }\n"
+    "o.routing = S.routing.custom(function(t, T, C) return 1, C // 2 end)\n"
+    "o.block = function(z, c, b) return z + b:linear('l', z, b.hidden) end\n"
+    "local m, d = S.dit(o):init(0), S.diffusion { steps = 4 }\n"
+    "local out = m:forward(S.zeros { 1, 1, 8, 8 }, 1, 0)\n"
+    "local facts = { m:describe(), m:dot(), m:tables(), d:describe(), o.routing:describe() }\n"
+    "local function loss(s) return (s.x0 - s.xt):square():mean { 2, 3, 4 } end\n"
+    "S.trainer { model = m, diffusion = d, batch = 1, loss = loss }\n"
+    "o.block = function() error { mine = true } end\n"
+    "local ok, raised = pcall(S.dit, o)\n"
+    "assert(not ok and (type(raised) == 'string' or raised.mine), raised)";
+
+typedef struct limited {
+  long left; /* blocks that are still given; negative: no end */
+  bool once; /* only one is refused */
+} limited;
+
+static void *limited_alloc(void *user, void *p, size_t old, size_t bytes) {
+  limited *l = user;
+  if (!bytes) {
+    free(p);
+    return NULL;
+  }
+  if (!p || bytes > old) {
+    if (l->left == 0) {
+      if (l->once) l->left = -1;
+      return NULL;
+    }
+    if (l->left > 0) l->left--;
+  }
+  return realloc(p, bytes);
+}
+
+/* Whether the script got all that it wanted with n blocks. */
+static bool runs_with(long n, bool once) {
+  limited l = {.left = -1, .once = once};
+  lua_State *L = lua_newstate(limited_alloc, &l);
+  luaL_openlibs(L);
+  if (luaL_dostring(L, load_module) != LUA_OK || luaL_loadstring(L, called_back) != LUA_OK)
+    fail_msg("%s", lua_tostring(L, -1));
+  l.left = n;
+  int status = lua_pcall(L, 0, 0, 0);
+  bool whole = status == LUA_OK && l.left > 0;
+  l.left = -1;
+  const char *text = status == LUA_OK ? "not enough memory" : luaL_tolstring(L, -1, NULL);
+  if (!strstr(text, "not enough memory")) fail_msg("after %ld blocks: %s", n, text);
+  lua_close(L);
+  return whole;
+}
+
+static void test_memory_of_lua_may_end_anywhere(void **state) {
+  (void)state;
+  for (int once = 0; once < 2; once++)
+    for (long n = 0; !runs_with(n, once); n++) assert_true(n < 100000);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_lua_draws_what_c_draws),
-                                     cmocka_unit_test(test_states_do_not_know_of_each_other),
-                                     cmocka_unit_test(test_two_threads_draw_at_once)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_lua_draws_what_c_draws), cmocka_unit_test(test_states_do_not_know_of_each_other),
+      cmocka_unit_test(test_memory_of_lua_may_end_anywhere), cmocka_unit_test(test_two_threads_draw_at_once)};
   return cmocka_run_group_tests(tests, setup_wanted, teardown);
 }

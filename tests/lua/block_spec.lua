@@ -143,6 +143,14 @@ describe("a block in Lua", function()
     end
     local ok, raised = pcall(sluice.dit, options { block = function() error { mine = true } end })
     assert(not ok and raised.mine)
+    local function twice(z, c)
+      raised = select(2, pcall(sluice.dit, options { block = function() error { mine = "inner" } end }))
+      return z:matmul(c)
+    end
+    local _, message = pcall(sluice.dit, options { block = twice })
+    assert(raised.mine == "inner" and message:match "block_spec.lua:%d+: matmul", message)
+    _, message = pcall(sluice.routing.table, sluice.zeros { 2 })
+    assert(message:match "routing.table: the table is", message)
     assert.has_error(function() sluice.dit(options { hidden = 30, block = dit_block }) end)
   end)
 

@@ -351,6 +351,33 @@ describe("a picture's text", function()
     end
   end)
 
+  it("that was compressed with zeros in it ends at the first, and the next one is whole", function()
+    local function chunk(name, data)
+      local c = 0xffffffff
+      for i = 1, 4 + #data do
+        c = c ~ (name .. data):byte(i)
+        for _ = 1, 8 do c = c & 1 == 1 and c >> 1 ~ 0xedb88320 or c >> 1 end
+      end
+      return (">s4"):pack(data):sub(1, 4) .. name .. data .. (">I4"):pack(c ~ 0xffffffff)
+    end
+    local function stored(s) -- zlib's format, nothing compressed
+      local a, b = 1, 0
+      for i = 1, #s do
+        a = (a + s:byte(i)) % 65521
+        b = (b + a) % 65521
+      end
+      return "\x78\1\1" .. ("<I2I2"):pack(#s, ~#s & 0xffff) .. s .. (">I2I2"):pack(b, a)
+    end
+    sluice.save_png(path, images)
+    local file = assert(io.open(path, "rb"))
+    local whole = file:read "a"
+    file:close()
+    file = assert(io.open(path, "wb"))
+    file:write(whole:sub(1, 33), chunk("zTXt", "A\0\0" .. stored "one\0two"), chunk("tEXt", "B\0three"), whole:sub(34))
+    file:close()
+    assert.same({ A = "one", B = "three" }, sluice.png_text(path))
+  end)
+
   it("of a broken file is an error, never more", function()
     sluice.save_png(path, images, { text = { a = "b" } })
     local file = assert(io.open(path, "rb"))

@@ -245,6 +245,25 @@ describe("memory", function()
     assert(sluice.memory().bytes < before + (1 << 18))
   end)
 
+  it("of a model, a diffusion, a routing and a data set that were closed is not touched", function()
+    local model, diffusion, routing, data
+    do
+      local r <close> = sluice.routing.dtr {}
+      local m <close> = sluice.dit { input = { 1, 8, 8 }, patch = 4, hidden = 16, depth = 1, heads = 2, routing = r }
+      local d <close> = sluice.diffusion {}
+      local s <close> = sluice.data.tensors { images = sluice.zeros { 2, 1, 8, 8 } }
+      model, diffusion, routing, data = m, d, r, s
+    end
+    raises("the model was released", model.names, model)
+    raises("the model was released", sluice.sample, { model = model, diffusion = sluice.diffusion {}, n = 1 })
+    raises("the model was released", tostring, model)
+    raises("the diffusion was released", function() return diffusion.steps end)
+    raises("the routing was released", routing.table, routing, 2, 4)
+    raises("the routing was released", sluice.dit, { input = { 1, 8, 8 }, patch = 4, hidden = 16, depth = 1, heads = 2,
+      routing = routing })
+    raises("the data set was released", function() return #data end)
+  end)
+
   it("stays bounded in a loop of temporaries", function()
     collectgarbage()
     local before, most = sluice.memory().bytes, 0

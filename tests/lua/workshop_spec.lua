@@ -45,6 +45,14 @@ describe("windows", function()
     end)
   end)
 
+  it("that raise give their error as it is, and the next failure is told by itself", function()
+    local wrong = routing.custom(function() error { mine = true } end)
+    local ok, raised = pcall(wrong.table, wrong, 3, 4)
+    assert(not ok and raised.mine)
+    ok, raised = pcall(routing.dtr, { alpha = -1 })
+    assert(not ok and raised:match "alpha is %-1", raised)
+  end)
+
   it("of DTR are the released code's", function()
     local first, last = routing.dtr { alpha = 4, beta = 0.8 }:windows { T = 1000, C = 128 }
     for _, t in ipairs { 0, 1, 371, 500, 998, 999 } do
