@@ -1,5 +1,6 @@
 -- How images were made: every setting that their bits depend on, as text that a picture carries, and back.
 local core = require "sluice.core"
+local files = require "sluice.files"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -145,9 +146,9 @@ end
 
 -- { path, digest } of a file whose contents a picture depends on.
 function made.file(path)
-  local f <close>, message = io.open(path, "rb")
-  if not f then error(message, 0) end
-  return { path = path, digest = "xxh3:" .. core.digest(f:read "a") }
+  local text, message = files.read(path)
+  if not text then error(message, 0) end
+  return { path = path, digest = "xxh3:" .. core.digest(text) }
 end
 
 return made

@@ -2,6 +2,7 @@
 local code = require "sluice.code"
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local files = require "sluice.files"
 local progress = require "sluice.progress"
 local results = require "sluice.sweep_results"
 local run_folder = require "sluice.run_folder"
@@ -225,7 +226,7 @@ end
 
 -- The table of a file that returns one for sluice.sweep, or that calls it.
 function sweep.load(path)
-  code.search(code.folder_of(path))
+  code.search(files.folder_of(path))
   local chunk, message = loadfile(path, "t")
   if not chunk then error(message, 0) end
   code.capturing = true

@@ -1,5 +1,6 @@
 -- Before a sweep trains anything: its combinations, each of them resolved and checked, and what its folder holds already.
 local core = require "sluice.core"
+local files = require "sluice.files"
 local run_folder = require "sluice.run_folder"
 local settings = require "sluice.settings"
 local sluice = require "sluice"
@@ -212,12 +213,10 @@ local function check_out(plan)
     path = path:match "^(.*)/[^/]*$" or "."
   end
   core.make_dirs(plan.out)
-  local probe = plan.out .. "/.writable"
-  local ok, fault = pcall(core.write, probe, "")
-  os.remove(probe)
+  local obstacle = files.obstacle(plan.out)
   local room = core.disk_room(plan.out)
   for _, folder in ipairs(made) do os.remove(folder) end
-  if not ok then fail("nothing can be written into %s: %s", plan.out, words(fault)) end
+  if obstacle then fail("nothing can be written into %s: %s", plan.out, obstacle) end
   local need = 0
   for _, run in ipairs(plan.runs) do
     if run.state ~= "done" then need = need + run.disk end

@@ -1,6 +1,6 @@
 -- What a sweep came to: a row for each run, read from the runs' folders; as a table to print, as CSV.
-local code = require "sluice.code"
 local core = require "sluice.core"
+local files = require "sluice.files"
 local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 local sweep_plan = require "sluice.sweep_plan"
@@ -29,7 +29,7 @@ end
 
 -- { name = value } of a run that was measured, else nil.
 function results.measured(run)
-  local text = code.read(measure_path(run))
+  local text = files.read(measure_path(run))
   local ok, values = pcall(json.decode, text or "")
   return ok and type(values) == "table" and values or nil
 end
@@ -48,10 +48,9 @@ function results.keep_measures(run, keys, values)
     if type(v) ~= "number" and type(v) ~= "string" and type(v) ~= "boolean" then
       error(("measure returned %s = %s, expected a number"):format(name, tostring(v)), 0)
     end
-    local finite = type(v) ~= "number" or (v == v and math.abs(v) < math.huge)
-    kept[name] = finite and v or tostring(v) -- JSON has no other numbers
+    kept[name] = v
   end
-  core.write(measure_path(run), json.encode(kept, "object") .. "\n")
+  core.write(measure_path(run), json.encode(files.plain(kept), "object") .. "\n")
 end
 
 -- --- rows ---

@@ -3,6 +3,7 @@ local checkpoint = require "sluice.checkpoint"
 local code = require "sluice.code"
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local files = require "sluice.files"
 local progress = require "sluice.progress"
 local recipe = require "sluice.recipe"
 local run_folder = require "sluice.run_folder"
@@ -228,9 +229,9 @@ end
 -- The recipe's text and modules, as they are now; "" for one that was not made in a file.
 local function code_of(r)
   local path = r.source:match("^@(.*)")
-  local text = path and code.read(path)
+  local text = path and files.read(path)
   if not text then return "", {}, nil end
-  return text, code.required(code.folder_of(path)), core.absolute(path)
+  return text, code.required(files.folder_of(path)), core.absolute(path)
 end
 
 local function new_run(d, p, o)
@@ -347,7 +348,7 @@ local function go_on(r, o)
   if #differ.warned > 0 then
     warn(run, ("going on, but bits may differ from an undisturbed run: %s"):format(table.concat(differ.warned, "; ")))
   end
-  run.source = code.read(folder.dir .. "/recipe.lua") or ""
+  run.source = files.read(folder.dir .. "/recipe.lua") or ""
   folder:remove_leftovers()
   make_trainer(run)
   if info.micro_batch ~= run.options.micro_batch and info.settings["train.micro_batch"] == "auto" then

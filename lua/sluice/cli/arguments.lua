@@ -6,6 +6,7 @@
 -- and has a row in `commands` of lua/sluice/cli.lua. Help, completion and manual are made from the same declarations.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local files = require "sluice.files"
 local sluice = require "sluice"
 
 local arguments = {}
@@ -27,8 +28,9 @@ function arguments.say(format, ...)
   if not ok then error("standard output: " .. message, 0) end
 end
 
-function arguments.say_json(value)
-  arguments.say("%s", sluice.json.encode(value))
+-- As JSON on one line; numbers that it does not have become text. empty: what an empty table is, "object" or "array"
+function arguments.say_json(value, empty)
+  arguments.say("%s", sluice.json.encode(files.plain(value), empty))
 end
 
 -- --- parsers ---

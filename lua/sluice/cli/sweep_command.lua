@@ -13,19 +13,6 @@ local function declare(p)
   arguments.json_flag(p)
 end
 
--- The rows for JSON, which has no numbers that are not finite.
-local function plain(rows)
-  local list = {}
-  for i, row in ipairs(rows) do
-    list[i] = {}
-    for k, v in pairs(row) do
-      local finite = type(v) ~= "number" or (v == v and math.abs(v) < math.huge)
-      list[i][k] = finite and v or tostring(v)
-    end
-  end
-  return list
-end
-
 local function over(defaults, set)
   local all = {}
   for _, t in ipairs { defaults or {}, set } do
@@ -42,7 +29,7 @@ local function run(o)
   if options.dry then options.quiet = true end -- the list goes to standard output
   local rows = sluice.sweep(options)
   if o.json then
-    arguments.say_json { out = options.out, dry = options.dry or false, runs = plain(rows) }
+    arguments.say_json { out = options.out, dry = options.dry or false, runs = rows }
   else
     arguments.say("%s", tostring(rows))
     if not options.dry then arguments.say("%s/results.csv", options.out) end

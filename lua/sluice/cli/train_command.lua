@@ -25,8 +25,7 @@ end
 local function tell(run, json)
   local last = run.last
   if json then
-    local finite = last and math.abs(last.loss) < math.huge
-    arguments.say_json { dir = run.dir, name = run.name, steps = run.steps, loss = finite and last.loss or nil }
+    arguments.say_json { dir = run.dir, name = run.name, steps = run.steps, loss = last and last.loss }
   elseif last then
     arguments.say("%s: %d steps, last loss %.4f", run.dir, run.steps, last.loss)
   end

@@ -37,7 +37,8 @@ local function behind(v)
   return type(upvalue) == "table" and upvalue or nil
 end
 
--- Names of documented fields: { name, type, text } rows, with those of the entry `of`. Positions, and fields of tables inside, are left out.
+-- Names of documented fields: { name, type, text } rows, with those of the entry `of`. Positions, and fields of tables inside, are left
+-- out.
 local function add_fields(list, rows)
   if not rows then return list end
   for _, row in ipairs(rows) do
