@@ -1,6 +1,7 @@
 -- sluice bench: how fast a device is, how fast a model is on it, and how far its operations are from what the device can do.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
 local sluice = require "sluice"
 local train_options = require "sluice.train_options"
@@ -71,8 +72,7 @@ end
 
 -- A copy of the options with the defaults that do not depend on the device.
 local function checked(given)
-  local o = {}
-  for k, v in pairs(fields.check(given, OPTIONS, "bench", 0)) do o[k] = v end
+  local o = fields.merged(fields.check(given, OPTIONS, "bench", 0))
   local takes = TAKES[o.name or "all"]
   if not takes or o.name == "all" then refuse("there is no %s; there are %s", tostring(o.name), table.concat(NAMES, ", ")) end
   for _, key in ipairs(OPTIONS) do
@@ -239,10 +239,6 @@ end
 
 -- --- measuring ---
 
-local function asked()
-  return core.stop_asked and core.stop_asked()
-end
-
 local function new_line(total, per, unit)
   return progress.new { total = total, per = per, unit = unit, now = core.clock, tty = core.isatty(), quiet = not core.isatty() }
 end
@@ -250,7 +246,7 @@ end
 local function rates_of(o, device, kinds)
   local rates, line = {}, new_line(#kinds, 1, "rates")
   for i, kind in ipairs(kinds) do
-    if asked() then break end
+    if interrupt.asked() then break end
     line:update(i - 1, kind)
     rates[kind] = core.bench_rate { device = device, kind = kind, seconds = o.seconds }
   end
@@ -299,7 +295,7 @@ local function run_steps(o, runner, result)
     stir(runner.model)
   end)
   local done, times = 1, {}
-  while done < last and not asked() do
+  while done < last and not interrupt.asked() do
     line:update(done, done < first and "warm-up" or times[1] and ("%.4g ms"):format(1000 * times[#times]))
     local n = math.min(done < first and 1 or per, last - done)
     local seconds = runner.step(n)
@@ -308,13 +304,13 @@ local function run_steps(o, runner, result)
   end
   result.memory = select(3, core.bench_device(result.device)) or core.peak_resident()
   local profile
-  if profiled > 0 and not asked() then
+  if profiled > 0 and not interrupt.asked() then
     line:update(done, "by operation")
     local rows, seconds = runner.profile(profiled)
     profile = { rows = rows, steps = profiled, wall = seconds / profiled }
   end
   line:clear()
-  if asked() then result.interrupted = ("%d of %d steps were timed"):format(math.max(0, done - first), o.steps) end
+  if interrupt.asked() then result.interrupted = ("%d of %d steps were timed"):format(math.max(0, done - first), o.steps) end
   return times, profile
 end
 
@@ -430,7 +426,7 @@ local function measured(o)
   runner.close()
   collectgarbage() -- what it took, before matrices take it
   result.rates = rates_of(o, result.device, kinds_for(o, result.device))
-  if asked() then result.interrupted = result.interrupted or "not all rates were measured" end
+  if interrupt.asked() then result.interrupted = result.interrupted or "not all rates were measured" end
   result.machine = machine_of(result.device)
   compare(o, result, result.rates, result.machine)
   local r = result.rates
@@ -450,22 +446,12 @@ function bench.run(given)
   if o.name ~= "rates" then return measured(o) end
   local device = core.bench_device(o.device)
   local result = { name = "rates", device = device, machine = machine_of(device), rates = rates_of(o, device, kinds_for(o, device)) }
-  if asked() then result.interrupted = "not all rates were measured" end
+  if interrupt.asked() then result.interrupted = "not all rates were measured" end
   return result
 end
 
 bench.lines = require("sluice.bench_text").lines
 
--- The command: o has bench.run's options among others, and json: print one JSON object instead of lines. Ends with an error where a
--- Ctrl-C cut it short.
-function bench.main(o)
-  local given = {}
-  for _, key in ipairs(OPTIONS) do given[key] = o[key] end
-  if core.stop_on_interrupt then core.stop_on_interrupt(true) end
-  local result = bench.run(given)
-  if core.stop_on_interrupt then core.stop_on_interrupt(false) end
-  print(o.json and sluice.json.encode(result) or table.concat(bench.lines(result), "\n"))
-  if result.interrupted then error("interrupted: " .. result.interrupted, 0) end
-end
+bench.options = OPTIONS
 
 return bench

@@ -88,13 +88,6 @@ local function spellings()
   return map
 end
 
-local function sorted_keys(map)
-  local list = {}
-  for key in pairs(map) do list[#list + 1] = key end
-  table.sort(list)
-  return list
-end
-
 local function index()
   local out = {}
   for _, area in ipairs(texts.areas) do
@@ -124,7 +117,7 @@ end
 
 -- The name that is nearest to a word, or nil.
 function help.nearest(word)
-  return fields.nearest(bare(word), sorted_keys(spellings()))
+  return fields.nearest(bare(word), fields.keys(spellings()))
 end
 
 --- sluice.help(name?) -> text

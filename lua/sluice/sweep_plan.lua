@@ -1,6 +1,7 @@
 -- Before a sweep trains anything: its combinations, each of them resolved and checked, and what its folder holds already.
 local core = require "sluice.core"
 local files = require "sluice.files"
+local interrupt = require "sluice.interrupt"
 local run_folder = require "sluice.run_folder"
 local settings = require "sluice.settings"
 local sluice = require "sluice"
@@ -143,7 +144,7 @@ local function examine_all(base, plan, o)
   for _, run in ipairs(plan.runs) do
     local ok, fault = pcall(examine, base, run, o)
     if not ok then
-      if words(fault):match "interrupted" then error(fault, 0) end
+      if interrupt.is(fault) then error(fault, 0) end
       faults[#faults + 1] = ("  %s: %s"):format(run.name, words(fault))
     else
       run.same_as, seen[run.digest] = seen[run.digest], seen[run.digest] or run.name

@@ -333,7 +333,7 @@ describe("the command", function()
 
   it("says what is wrong", function()
     for arguments, want in pairs {
-      ["trian"] = "there are rates, train, sample, forward",
+      ["trian"] = "did you mean train?",
       ["train --batch x"] = "x: expected an integer",
       ["forward --model quickstart --memory 12M --batch 64"] = "a batch of 64 does not fit",
       ["train --memory 150M --batch 64"] = "bench: a batch of 64 needs",

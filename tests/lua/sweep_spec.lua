@@ -370,7 +370,7 @@ sluice.train(require("sluice.code").load_recipe "tests/recipes/tiny.lua")
     refused(text, "trains one recipe; sluice run")
     text, ok = shell(("%s sweep recipes/digits.lua"):format(program))
     assert.falsy(ok)
-    refused(text, "expected a table for sluice.sweep")
+    refused(text, "sluice train recipes/digits.lua")
   end)
 end)
 
