@@ -415,14 +415,45 @@ describe("the commands beside training", function()
   end)
 
   it("answer what they do not know with the nearest that they do", function()
-    refused("smaple x", "there is no command smaple, did you mean sample?")
+    refused("smaple x", 'there is no command smaple, did you mean "sample"?')
     refused("sample --stpes 3", "unknown option --stpes, did you mean --steps?")
     refused("sample x --sampler dpm", "--sampler dpm: did you mean ddpm?")
     refused("export a b --dtype f64", "--dtype f64: ")
     refused("sample x --clip maybe", "maybe: expected true or false")
-    refused("help smaple", "did you mean sample?")
+    refused("help smaple", 'did you mean "sample"?')
     refused("runs /nowhere", "there is no folder /nowhere")
     refused("completion tcsh", "tcsh")
+    refused("sample x -n many", "-n many: expected an integer")
+    refused("sample models/digits.safetensors --labels balance", 'did you mean "balanced"?')
+    refused("train recipes/sweep-digits.lua", "sluice sweep recipes/sweep-digits.lua")
+  end)
+
+  it("refuse what would change nothing, or cannot be written, before the work", function()
+    refused(sample .. "--class 1 --labels uniform", "--class and --labels")
+    refused(sample .. "--columns 2 -o $/x.npz", "--columns is of a picture")
+    refused(sample .. "--columns 0", "--columns 0")
+    refused(sample .. "--sampler ddpm --eta 0.5", "give --sampler ddim too")
+    refused(sample .. "--cfg 1 --cfg_interval 1,2", "give --cfg SCALE too")
+    refused(sample .. "-o $/none/x.png", "there is no folder " .. dir .. "/none")
+    refused(sample .. "-o /proc/x.png", "nothing can be written there")
+    refused("export models/digits.safetensors $/none/x.safetensors", "there is no folder")
+    works(sample .. "-n 1 -o $/one.npz")
+    refused("pack $/one.npz $/one.pack --size 8", "--size is for a folder of pictures")
+    refused("pack docs $/docs.pack --size 0", "--size 0: expected at least 1")
+  end)
+
+  it("know files by what they hold, and count in words", function()
+    assert.truthy(works(sample .. "-n 1 -o $/one.npz"):find("one.npz: 1 image\n", 1, true))
+    works "pack $/one.npz $/one --quiet"
+    assert.truthy(works("inspect $/one"):find("^1 images u8 %[1,28,28%]"))
+    assert.truthy(works("inspect $/one --json"):find('"counts":[', 1, true))
+  end)
+
+  it("print commands that can be typed, whatever the name", function()
+    works(sample .. [[-n 1 -o "$/it's a.png"]])
+    local again = works([[inspect "$/it's a.png"]]):match "Made again by: sluice (.-)\n"
+    works(again .. " --threads 1 -o $/b.png")
+    assert.equal(bytes "it's a.png", bytes "b.png")
   end)
 
   it("print completion and manual, the same each time", function()
@@ -436,7 +467,7 @@ describe("the commands beside training", function()
   end)
 
   it("say when standard output is full", function()
-    for _, command in ipairs { "man", "inspect models/digits.safetensors --json" } do
+    for _, command in ipairs { "man", "inspect models/digits.safetensors --json", "bench train --limits H100" } do
       local pipe = assert(io.popen(("{ %s %s > /dev/full; } 2>&1"):format(program, command)))
       local text = pipe:read "a"
       assert.equal(1, select(3, pipe:close()))

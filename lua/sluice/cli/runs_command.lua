@@ -4,7 +4,7 @@ local core = require "sluice.core"
 local run_folder = require "sluice.run_folder"
 
 local function declare(p)
-  p:argument("folder", "where the runs are (runs)"):args "?"
+  p:argument("folder", "where the runs are (runs), or a run"):args "?"
   arguments.json_flag(p)
 end
 
@@ -25,10 +25,9 @@ end
 
 local function run(o)
   local root, rows = o.folder or "runs", {}
-  if o.folder and not core.exists(root) then error(("there is no folder %s"):format(root), 0) end
-  local names = core.exists(root) and core.list(root) or {}
-  table.sort(names)
-  for _, name in ipairs(names) do
+  if o.folder and not core.exists(root .. "/.") then error(("there is no folder %s"):format(root), 0) end
+  if run_folder.is_run(root) then rows[1] = look(root, root) end
+  for _, name in ipairs(core.list(root)) do
     if run_folder.is_run(root .. "/" .. name) then rows[#rows + 1] = look(root .. "/" .. name, name) end
   end
   if o.json then return arguments.say_json(rows, "array") end

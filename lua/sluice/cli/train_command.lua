@@ -1,5 +1,6 @@
 -- sluice train
 local arguments = require "sluice.cli.arguments"
+local quote = require "sluice.quote"
 local sluice = require "sluice"
 
 local fail = arguments.fail
@@ -16,6 +17,9 @@ end
 
 local function load_recipe(path)
   local r = require("sluice.code").load_recipe(path)
+  if type(r) == "table" and r.base and r.out then
+    fail(("%s returns a sweep; sluice sweep %s trains it"):format(path, quote.shell(path)))
+  end
   if not require("sluice.recipe").is(r) then
     fail(("%s does not return a recipe; its last line should be `return recipe`"):format(path))
   end
