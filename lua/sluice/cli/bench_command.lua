@@ -1,10 +1,10 @@
 -- sluice bench
 local arguments = require "sluice.cli.arguments"
+local bench_options = require "sluice.bench_options"
 local interrupt = require "sluice.interrupt"
 
 local function declare(p)
-  arguments.choice(p:argument("name", "what is measured (without: rates, then a small model trained)"):args "?",
-    { "rates", "train", "sample", "forward" })
+  arguments.choice(p:argument("name", "what is measured (without: rates, then a small model trained)"):args "?", bench_options.works)
   arguments.machine_options(p)
   p:option("--model", "as sluice.dit and sluice.adm name them: DiT-S/2 (the default), ADM-64; or quickstart"):argname("NAME")
   p:option("--batch", "images of a step"):argname("N"):convert(arguments.integer)
@@ -26,7 +26,7 @@ return {
   run = function(o)
     arguments.use_machine(o)
     local bench, given = require "sluice.bench", {}
-    for _, key in ipairs(bench.options) do given[key] = o[key] end
+    for _, key in ipairs(bench_options.names) do given[key] = o[key] end
     interrupt.wait(true)
     local result = bench.run(given)
     interrupt.wait(false)
