@@ -16,7 +16,7 @@ local function add_all(tensors, prefix, parts, dtype)
 end
 
 local function decay_text(decay)
-  return ("%.10g"):format(decay)
+  return (("%.10g"):format(decay):gsub("[^%w+-]+", ".")) -- a point, whatever the locale
 end
 
 -- s: model, diffusion, weights (flat), and what there is of: ema { {decay, weights} … }, exp_avg, exp_avg_sq (flat), weight (list over
@@ -39,7 +39,7 @@ function checkpoint.save(path, s, dtype)
   local step = s.step or 0
   local meta = {
     format = FORMAT, version = sluice.version, step = tostring(step), ema = json.encode(decays), digest = "",
-    data_position = tostring(step * (s.batch or 0)), seed = tostring(s.seed or 0), seconds = tostring(s.seconds or 0),
+    data_position = tostring(step * (s.batch or 0)), seed = tostring(s.seed or 0), seconds = json.encode(s.seconds or 0),
     architecture = json.encode(s.model:describe()), diffusion = json.encode(process),
     sample = json.encode(s.sample or {}), recipe = s.recipe or "", parameters = json.encode(s.parameters or {}),
     settings = json.encode(s.settings or {}), name = s.name,

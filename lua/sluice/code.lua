@@ -1,6 +1,6 @@
 -- A recipe's Lua files: found beside it by require, stored with its run, and served from there when the run goes on.
 local core = require "sluice.core"
-local files = require "sluice.files"
+local disk = require "sluice.disk"
 
 local code = {}
 
@@ -25,7 +25,7 @@ end
 
 -- Loads a recipe's file; the recipe, or raises in words.
 function code.load_recipe(path)
-  code.search(files.folder_of(path))
+  code.search(disk.folder_of(path))
   local chunk, message = loadfile(path, "t")
   if not chunk then error(message, 0) end
   return chunk "train"
@@ -38,7 +38,7 @@ function code.required(folder)
     local path = type(name) == "string" and package.searchpath(name, paths(folder) .. ";" .. package.path)
     path = path and core.absolute(path)
     if path and path:sub(1, #root) == root and not name:match("^sluice%f[.%z]") then
-      found[name] = { path = path:sub(#root + 1), text = files.read(path) }
+      found[name] = { path = path:sub(#root + 1), text = disk.read(path) }
     end
   end
   return found
@@ -51,14 +51,14 @@ code.capturing = false
 -- trains by itself, the recipe that it trains.
 -- modules: { name = path below folder/code }
 function code.load_stored(folder, source, modules)
-  local text, message = files.read(folder .. "/recipe.lua")
+  local text, message = disk.read(folder .. "/recipe.lua")
   if not text then error(message, 0) end
-  local root = files.folder_of(source)
+  local root = disk.folder_of(source)
   code.search(root)
   local function stored(name)
     local path = modules[name]
     if not path then return nil end
-    local module = assert(files.read(folder .. "/code/" .. path))
+    local module = assert(disk.read(folder .. "/code/" .. path))
     return assert(load(module, "@" .. root .. "/" .. path, "t")), path
   end
   table.insert(package.searchers, 2, stored)

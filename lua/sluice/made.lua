@@ -1,7 +1,7 @@
 -- How images were made: every setting that their bits depend on, as text that a picture carries, and back.
 local core = require "sluice.core"
+local disk = require "sluice.disk"
 local fields = require "sluice.fields"
-local files = require "sluice.files"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -148,7 +148,7 @@ end
 
 -- { path, digest } of a file whose contents a picture depends on.
 function made.file(path)
-  local text, message = files.read(path)
+  local text, message = disk.read(path)
   if not text then error(message, 0) end
   return { path = path, digest = "xxh3:" .. core.digest(text) }
 end

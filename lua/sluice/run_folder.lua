@@ -5,7 +5,7 @@
 --   events.jsonl            starts, ends, and each checkpoint before and after it is written
 --   samples/, checkpoints/  by step
 local core = require "sluice.core"
-local files = require "sluice.files"
+local disk = require "sluice.disk"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -45,7 +45,7 @@ function run_folder.create(out, name)
 end
 
 function Folder:info()
-  local text, message = files.read(self.dir .. "/run.json")
+  local text, message = disk.read(self.dir .. "/run.json")
   if not text then error(message, 0) end
   local ok, info = pcall(json.decode, text)
   if not ok or type(info) ~= "table" then error(("%s/run.json is damaged: %s"):format(self.dir, tostring(info)), 0) end
@@ -60,39 +60,39 @@ end
 function Folder:write_code(text, modules)
   core.write(self.dir .. "/recipe.lua", text)
   for _, m in pairs(modules) do
-    core.make_dirs(files.folder_of(self.dir .. "/code/" .. m.path))
+    core.make_dirs(disk.folder_of(self.dir .. "/code/" .. m.path))
     core.write(self.dir .. "/code/" .. m.path, m.text)
   end
 end
 
 function Folder:metric(record)
-  files.append(self.dir .. "/metrics.jsonl", record)
+  disk.append(self.dir .. "/metrics.jsonl", record)
 end
 
 function Folder:event(record)
   record.time = os.time()
-  files.append(self.dir .. "/events.jsonl", record)
+  disk.append(self.dir .. "/events.jsonl", record)
 end
 
 -- The records of metrics.jsonl or events.jsonl; a last line that was cut off is none.
 function Folder:records(name)
   local list = {}
-  for record in files.records(files.read(self.dir .. "/" .. name) or "") do list[#list + 1] = record end
+  for record in disk.records(disk.read(self.dir .. "/" .. name) or "") do list[#list + 1] = record end
   return list
 end
 
 -- The last record of metrics.jsonl or events.jsonl that has this field, or nil.
 function Folder:last(name, field)
-  return files.last_record(self.dir .. "/" .. name, field)
+  return disk.last_record(self.dir .. "/" .. name, field)
 end
 
 -- Drops the records of steps after `step`, and a last line that was cut off: those steps will be done again.
 function Folder:trim_metrics(step)
   local path = self.dir .. "/metrics.jsonl"
-  local text = files.read(path)
+  local text = disk.read(path)
   if not text then return end
   local kept = {}
-  for record, line in files.records(text) do
+  for record, line in disk.records(text) do
     if type(record.step) == "number" and record.step <= step then kept[#kept + 1] = line end
   end
   local new = #kept > 0 and table.concat(kept, "\n") .. "\n" or ""
@@ -124,7 +124,7 @@ end
 -- What a killed process was writing.
 function Folder:remove_leftovers()
   local events = self.dir .. "/events.jsonl"
-  local text = files.read(events)
+  local text = disk.read(events)
   if text and not text:match "\n$" and text ~= "" then core.write(events, text:match "^(.*\n)" or "") end
   for _, sub in ipairs { "", "/checkpoints", "/samples" } do
     for _, name in ipairs(core.list(self.dir .. sub)) do

@@ -1,8 +1,8 @@
 -- sluice.sweep: the runs of a grid of parameters and seeds, one after another, each a run's folder.
 local code = require "sluice.code"
 local core = require "sluice.core"
+local disk = require "sluice.disk"
 local fields = require "sluice.fields"
-local files = require "sluice.files"
 local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
 local quote = require "sluice.quote"
@@ -214,7 +214,7 @@ end
 
 -- The table of a file that returns one for sluice.sweep, or that calls it.
 function sweep.load(path)
-  code.search(files.folder_of(path))
+  code.search(disk.folder_of(path))
   local chunk, message = loadfile(path, "t")
   if not chunk then error(message, 0) end
   code.capturing = true

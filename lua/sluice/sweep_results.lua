@@ -1,6 +1,6 @@
 -- What a sweep came to: a row for each run, read from the runs' folders; as a table to print, as CSV.
 local core = require "sluice.core"
-local files = require "sluice.files"
+local disk = require "sluice.disk"
 local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 local sweep_plan = require "sluice.sweep_plan"
@@ -29,7 +29,7 @@ end
 
 -- { name = value } of a run that was measured, else nil.
 function results.measured(run)
-  local text = files.read(measure_path(run))
+  local text = disk.read(measure_path(run))
   local ok, values = pcall(json.decode, text or "")
   return ok and type(values) == "table" and values or nil
 end
@@ -50,7 +50,7 @@ function results.keep_measures(run, keys, values)
     end
     kept[name] = v
   end
-  core.write(measure_path(run), json.encode(files.plain(kept), "object") .. "\n")
+  core.write(measure_path(run), json.encode(disk.plain(kept), "object") .. "\n")
 end
 
 -- --- rows ---

@@ -2,8 +2,8 @@
 local checkpoint = require "sluice.checkpoint"
 local code = require "sluice.code"
 local core = require "sluice.core"
+local disk = require "sluice.disk"
 local fields = require "sluice.fields"
-local files = require "sluice.files"
 local progress = require "sluice.progress"
 local quote = require "sluice.quote"
 local recipe = require "sluice.recipe"
@@ -30,9 +30,9 @@ end
 -- The recipe's text and modules, as they are now; "" for one that was not made in a file.
 local function code_of(r)
   local path = r.source:match("^@(.*)")
-  local text = path and files.read(path)
+  local text = path and disk.read(path)
   if not text then return "", {}, nil end
-  return text, code.required(files.folder_of(path)), core.absolute(path)
+  return text, code.required(disk.folder_of(path)), core.absolute(path)
 end
 
 local function new_run(d, p, o)
@@ -141,7 +141,7 @@ local function go_on(r, o)
   if #differ.warned > 0 then
     progress.warn(("going on, but bits may differ from an undisturbed run: %s"):format(table.concat(differ.warned, "; ")), run.line)
   end
-  run.source = files.read(folder.dir .. "/recipe.lua") or ""
+  run.source = disk.read(folder.dir .. "/recipe.lua") or ""
   folder:remove_leftovers()
   make_trainer(run)
   if info.micro_batch ~= run.options.micro_batch and info.settings["train.micro_batch"] == "auto" then

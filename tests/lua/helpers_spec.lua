@@ -1,7 +1,7 @@
 -- What the Lua parts share: files, quoting, Ctrl-C's words, option tables.
 local sluice = require "sluice"
 local fields = require "sluice.fields"
-local files = require "sluice.files"
+local disk = require "sluice.disk"
 local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
 local quote = require "sluice.quote"
@@ -20,32 +20,32 @@ describe("files", function()
   it("are read whole, and folders are no files", function()
     local f <close> = assert(io.open(dir .. "/a", "w"))
     assert(f:write "x\0y"):flush()
-    assert.equal("x\0y", files.read(dir .. "/a"))
-    local text, message = files.read(dir)
+    assert.equal("x\0y", disk.read(dir .. "/a"))
+    local text, message = disk.read(dir)
     assert.equal(nil, text)
     assert.truthy(message:find(dir, 1, true), message)
-    assert.equal(nil, (files.read(dir .. "/none")))
-    assert.same({ "a/b", "/", "." }, { files.folder_of "a/b/c", files.folder_of "/c", files.folder_of "c" })
+    assert.equal(nil, (disk.read(dir .. "/none")))
+    assert.same({ "a/b", "/", "." }, { disk.folder_of "a/b/c", disk.folder_of "/c", disk.folder_of "c" })
   end)
 
   it("hold records, a line each, whatever the numbers", function()
     local path = dir .. "/m.jsonl"
-    files.append(path, { step = 1, loss = 1 / 0, bins = { 0.5, 1e300 * 1e300 } })
-    files.append(path, { step = 2, loss = 0.5 })
-    files.append(path, { step = 3 })
+    disk.append(path, { step = 1, loss = 1 / 0, bins = { 0.5, 1e300 * 1e300 } })
+    disk.append(path, { step = 2, loss = 0.5 })
+    disk.append(path, { step = 3 })
     local f <close> = assert(io.open(path, "a"))
     f:write('3\n{"step":'):flush()
     local steps = {}
-    for record in files.records(files.read(path)) do steps[#steps + 1] = record.step end
+    for record in disk.records(disk.read(path)) do steps[#steps + 1] = record.step end
     assert.same({ 1, 2, 3 }, steps)
-    assert.equal(2, files.last_record(path, "loss").step)
-    assert.equal(nil, files.last_record(dir .. "/none", "loss"))
-    assert.error_matches(function() files.append("/dev/full", { step = 1 }) end, "/dev/full: No space left")
+    assert.equal(2, disk.last_record(path, "loss").step)
+    assert.equal(nil, disk.last_record(dir .. "/none", "loss"))
+    assert.error_matches(function() disk.append("/dev/full", { step = 1 }) end, "/dev/full: No space left")
   end)
 
   it("say why a folder takes none", function()
-    assert.equal(nil, files.obstacle(dir))
-    assert.equal("/proc: cannot write: No such file or directory", files.obstacle "/proc")
+    assert.equal(nil, disk.obstacle(dir))
+    assert.equal("/proc: cannot write: No such file or directory", disk.obstacle "/proc")
     assert.equal(nil, (io.open(dir .. "/.writable")))
   end)
 end)

@@ -466,6 +466,35 @@ describe("the commands beside training", function()
     assert.equal(0, select(2, run "completion bash | bash -n"))
   end)
 
+  it("write the same numbers where the locale has a decimal comma", function()
+    os.execute(("localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 > %s/localedef.txt 2>&1"):format(dir, dir))
+    local name = script(([[
+      if not os.setlocale "de_DE.UTF-8" then print "no such locale" return end
+      assert(("%%.1f"):format(0.5) == "0,5")
+      assert(sluice.json.encode { a = 0.5, b = 1e-7, c = 2.0 } == '{"a":0.5,"b":1e-07,"c":2.0}')
+      assert(sluice.json.decode "0.5" == 0.5)
+      local recipe = sluice.recipe { function()
+        return {
+          data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) },
+          model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = 16, depth = 1, heads = 2 },
+          diffusion = sluice.diffusion {}, ema = { decays = { 0.75 } }, train = { steps = 2, batch = 4 },
+        }
+      end }
+      local run = sluice.train(recipe, { quiet = true, out = "%s/comma" })
+      assert(sluice.load(run.dir).ema[1].decay == 0.75)
+      local images, _, made = sluice.load(run.dir):sample { n = 1, steps = 2, cfg_interval = { 0.5, 2 } }
+      sluice.save_png("%s/comma.png", images, { text = made:text() })
+    ]]):format(dir, dir))
+    local pipe = assert(io.popen(("LOCPATH=%s %s run %s 2>&1"):format(dir, program, name)))
+    local text = pipe:read "a"
+    local code = select(3, pipe:close())
+    os.remove(name)
+    if text:find "no such locale" then return pending "no locale with a decimal comma" end
+    assert.equal(0, code, text)
+    assert.truthy(works("inspect $/comma.png"):find('"cfg_interval":[0.5,2]', 1, true))
+    works "sample $/comma -n 1 --steps 2 --ema 0.75 -o $/x.png"
+  end)
+
   it("say when standard output is full", function()
     for _, command in ipairs { "man", "inspect models/digits.safetensors --json", "bench train --limits H100" } do
       local pipe = assert(io.popen(("{ %s %s > /dev/full; } 2>&1"):format(program, command)))

@@ -5,8 +5,8 @@
 --   run       function(o): does it; o is what the parser read
 -- and has a row in `commands` of lua/sluice/cli.lua. Help, completion and manual are made from the same declarations.
 local core = require "sluice.core"
+local disk = require "sluice.disk"
 local fields = require "sluice.fields"
-local files = require "sluice.files"
 local sluice = require "sluice"
 
 local arguments = {}
@@ -30,7 +30,7 @@ end
 
 -- As JSON on one line; numbers that it does not have become text. empty: what an empty table is, "object" or "array"
 function arguments.say_json(value, empty)
-  arguments.say("%s", sluice.json.encode(files.plain(value), empty))
+  arguments.say("%s", sluice.json.encode(disk.plain(value), empty))
 end
 
 -- --- parsers ---
@@ -163,10 +163,10 @@ function arguments.check_output(what, path, endings)
   local fits = not endings
   for _, ending in ipairs(endings or {}) do fits = fits or path:sub(-#ending) == ending end
   if not fits then fail(("%s %s: expected a name that ends in %s"):format(what, path, table.concat(endings, " or "))) end
-  local folder = files.folder_of(path)
+  local folder = disk.folder_of(path)
   if not core.exists(folder) then fail(("%s %s: there is no folder %s"):format(what, path, folder)) end
   if core.exists(path .. "/.") then fail(("%s %s: that is a folder"):format(what, path)) end
-  local obstacle = files.obstacle(folder)
+  local obstacle = disk.obstacle(folder)
   if obstacle then fail(("%s %s: nothing can be written there: %s"):format(what, path, obstacle)) end
 end
 
