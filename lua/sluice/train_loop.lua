@@ -143,10 +143,14 @@ function train_loop.run(run)
   if ok ~= true then outcome = outcome or ok end
   run.steps = run.trainer:steps_done()
   local interrupted = outcome == "asked" or (ok ~= true and interrupt.is(outcome))
-  if interrupted and run.saved ~= run.steps and run.steps > 0 then save(run) end
+  if interrupted and run.saved ~= run.steps and run.steps > 0 then
+    local saved, fault = pcall(save, run)
+    if not saved then ok, outcome, interrupted = false, fault, false end
+  end
   interrupt.wait(false)
-  run.folder:event { event = interrupted and "interrupted" or ok == true and "ended" or "failed", step = run.steps,
-    reason = ok ~= true and not interrupted and tostring(outcome) or nil }
+  local noted, fault = pcall(run.folder.event, run.folder, { event = interrupted and "interrupted" or ok == true and "ended" or "failed",
+    step = run.steps, reason = ok ~= true and not interrupted and tostring(outcome) or nil })
+  if not noted and ok == true then ok, outcome = false, fault end -- else what went wrong before says more
   if interrupted then
     error(("interrupted after step %d of %d; go on with: %s"):format(run.steps, run.plan.steps, go_on_line(run)), 0)
   elseif ok ~= true then
