@@ -1,7 +1,6 @@
 -- sluice.sweep: the runs of a grid of parameters and seeds, one after another, each a run's folder.
 local code = require "sluice.code"
 local core = require "sluice.core"
-local disk = require "sluice.disk"
 local fields = require "sluice.fields"
 local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
@@ -214,18 +213,11 @@ end
 
 -- The table of a file that returns one for sluice.sweep, or that calls it.
 function sweep.load(path)
-  code.search(disk.folder_of(path))
-  local chunk, message = loadfile(path, "t")
-  if not chunk then error(message, 0) end
-  code.capturing = true
-  local ok, result = pcall(chunk, "sweep")
-  code.capturing = false
-  if not ok and type(result) == "table" and result.sweep then return result.sweep end
-  if not ok and type(result) == "table" and result.captured then
-    error(("%s trains one recipe; sluice run %s does that"):format(path, quote.shell(path)), 0)
+  local result, would = code.capture(code.chunk(path), "sweep")
+  if would and would.sweep then return would.sweep end
+  if would or recipe.is(result) then
+    error(("%s is of one recipe; sluice train %s trains it"):format(path, quote.shell(path)), 0)
   end
-  if not ok then error(result, 0) end
-  if recipe.is(result) then error(("%s returns one recipe; sluice train %s trains it"):format(path, quote.shell(path)), 0) end
   if type(result) ~= "table" then
     error(("%s returns %s, expected a table for sluice.sweep: return { base = …, grid = …, out = … }"):format(path, tostring(result)), 0)
   end

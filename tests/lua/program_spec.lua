@@ -442,6 +442,22 @@ describe("the commands beside training", function()
     refused("pack docs $/docs.pack --size 0", "--size 0: expected at least 1")
   end)
 
+  it("train the recipe of a script that trains by itself, with what the command says", function()
+    local name = script [[
+      local recipe = sluice.recipe { defaults = { steps = 2 }, function(p)
+        return {
+          data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) }, diffusion = sluice.diffusion {},
+          model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = 16, depth = 1, heads = 2 },
+          train = { steps = p.steps, batch = 4 },
+        }
+      end }
+      sluice.train(recipe, { out = "/nowhere/at/all" })
+    ]]
+    assert.truthy(works("train " .. name .. " --set steps=3 --out $/script --quiet"):find("script: 3 steps", 1, true))
+    assert.truthy(works "train --resume $/script --set steps=4 --quiet":find("script: 4 steps", 1, true))
+    os.remove(name)
+  end)
+
   it("know files by what they hold, and count in words", function()
     assert.truthy(works(sample .. "-n 1 -o $/one.npz"):find("one.npz: 1 image\n", 1, true))
     works "pack $/one.npz $/one --quiet"

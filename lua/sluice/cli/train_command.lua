@@ -1,29 +1,17 @@
 -- sluice train
 local arguments = require "sluice.cli.arguments"
-local quote = require "sluice.quote"
 local sluice = require "sluice"
 
 local fail = arguments.fail
 
 local function declare(p)
-  p:argument("recipe", "a Lua file that returns a sluice.recipe"):args "?"
+  p:argument("recipe", "a Lua file that returns a sluice.recipe, or trains one"):args "?"
   p:option("--set", "changes one of the recipe's defaults"):argname("key=value"):count("*")
   p:option("--out", "folder of the run (runs/NAME-0001)"):argname("DIR")
   p:option("--resume", "goes on with the run in DIR, by its stored recipe unless one is given"):argname("DIR"):args "?"
   arguments.machine_options(p)
   p:flag("--quiet", "no progress line")
   arguments.json_flag(p)
-end
-
-local function load_recipe(path)
-  local r = require("sluice.code").load_recipe(path)
-  if type(r) == "table" and r.base and r.out then
-    fail(("%s returns a sweep; sluice sweep %s trains it"):format(path, quote.shell(path)))
-  end
-  if not require("sluice.recipe").is(r) then
-    fail(("%s does not return a recipe; its last line should be `return recipe`"):format(path))
-  end
-  return r
 end
 
 local function tell(run, json)
@@ -41,7 +29,7 @@ local function run(o)
   if o.resume and not resume then fail("train: --resume: which run? sluice train --resume DIR") end
   if not o.recipe and not resume then fail("train: which recipe? sluice train RECIPE, or sluice train --resume DIR") end
   if resume and o.out and resume ~= o.out then fail("train: --out and --resume name different folders") end
-  tell(sluice.train(o.recipe and load_recipe(o.recipe), {
+  tell(sluice.train(o.recipe and require("sluice.code").load_recipe(o.recipe), {
     set = arguments.settings(o.set), out = not resume and o.out or nil, resume = resume, device = o.device, quiet = o.quiet,
   }), o.json)
 end
