@@ -1,15 +1,13 @@
 -- sluice.help: the texts of the documentation comments (sluice.help_texts, made by the build), fit for a terminal.
 local fields = require "sluice.fields"
+local text_width = require "sluice.text_width"
 local texts = require "sluice.help_texts"
 
 local WIDTH = 80
 
 local help = {}
 
--- Columns that UTF-8 text takes, as far as this project's texts go: one for each character.
-local function width(s)
-  return utf8.len(s) or #s
-end
+local width = text_width.of
 
 local function fill(out, text, indent)
   local line = indent

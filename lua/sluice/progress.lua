@@ -1,5 +1,6 @@
 -- A line that tells how far long work is: rewritten in place on a terminal, a line now and then elsewhere.
 local core = require "sluice.core"
+local text_width = require "sluice.text_width"
 
 local progress = {}
 progress.__index = progress
@@ -32,9 +33,10 @@ function progress:update(done, text, more)
     progress.clock(spent), progress.clock(eta), more and "  " .. more or "")
   if self.tty then
     local _, columns = core.terminal()
-    line = line:sub(1, (columns or 10000) - 1) -- a line that wraps could not be rewritten
-    self.out:write("\r", line, (" "):rep(math.max(0, self.width - #line)))
-    self.width = #line
+    line = text_width.cut(line, (columns or 10000) - 1) -- a line that wraps could not be rewritten
+    local width = text_width.of(line)
+    self.out:write("\r", line, (" "):rep(math.max(0, self.width - width)))
+    self.width = width
   else
     self.out:write(line, "\n")
   end

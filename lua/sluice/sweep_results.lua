@@ -4,6 +4,7 @@ local disk = require "sluice.disk"
 local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 local sweep_plan = require "sluice.sweep_plan"
+local text_width = require "sluice.text_width"
 
 local json = sluice.json
 local results = {}
@@ -104,10 +105,10 @@ end
 local function aligned(rows, columns)
   local lines, used = {}, {}
   for _, name in ipairs(columns) do
-    local width, right = utf8.len(name), true
+    local width, right = text_width.of(name), true
     local any = false
     for _, row in ipairs(rows) do
-      width, any = math.max(width, utf8.len(cell(row[name])) or 0), any or row[name] ~= nil
+      width, any = math.max(width, text_width.of(cell(row[name]))), any or row[name] ~= nil
       right = right and (row[name] == nil or type(row[name]) == "number")
     end
     if any then used[#used + 1] = { name = name, width = width, right = right } end
@@ -116,7 +117,7 @@ local function aligned(rows, columns)
     local parts = {}
     for k, column in ipairs(used) do
       local text = value(column.name)
-      local room = (" "):rep(column.width - (utf8.len(text) or #text))
+      local room = (" "):rep(column.width - text_width.of(text))
       parts[k] = column.right and room .. text or text .. room
     end
     lines[i] = table.concat(parts, "  "):gsub("%s+$", "")

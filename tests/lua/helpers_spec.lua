@@ -1,25 +1,22 @@
 -- What the Lua parts share: files, quoting, Ctrl-C's words, option tables.
 local sluice = require "sluice"
-local fields = require "sluice.fields"
 local disk = require "sluice.disk"
+local fields = require "sluice.fields"
+local files = require "files"
 local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
 local quote = require "sluice.quote"
+local text_width = require "sluice.text_width"
 
 local dir
 
-setup(function()
-  dir = os.tmpname()
-  os.remove(dir)
-  assert(os.execute("mkdir " .. dir))
-end)
+setup(function() dir = files.temporary() end)
 
 teardown(function() os.execute("rm -r " .. dir) end)
 
 describe("files", function()
   it("are read whole, and folders are no files", function()
-    local f <close> = assert(io.open(dir .. "/a", "w"))
-    assert(f:write "x\0y"):flush()
+    files.write(dir .. "/a", "x\0y")
     assert.equal("x\0y", disk.read(dir .. "/a"))
     local text, message = disk.read(dir)
     assert.equal(nil, text)
@@ -84,6 +81,11 @@ it("option tables are merged and their names are found", function()
   assert.equal(', did you mean "steps"?', fields.hint("stpes", { "n", "steps" }))
   assert.equal("; there are n, steps", fields.hint("zzzzzzz", { "n", "steps" }))
   assert.equal("f32 [2,3]", fields.what(sluice.zeros { 2, 3 }))
+end)
+
+it("text is cut at whole characters", function()
+  assert.same({ 3, 2 }, { text_width.of "aé…", text_width.of "\xff\xfe" })
+  assert.same({ "aé", "aé…", "\xff" }, { text_width.cut("aé…", 2), text_width.cut("aé…", 3), text_width.cut("\xff\xfe", 1) })
 end)
 
 it("seconds are written as people do", function()
