@@ -1,5 +1,6 @@
 /* sluice.json: JSON for metadata and recipes. Reading by cJSON; writing keeps integers and doubles exact. */
 #include <cjson/cJSON.h>
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,6 +86,15 @@ void slL_push_json(lua_State *L, const char *text) {
 /* --- encoding --- */
 
 /* A number's or a string's text, left on the stack. */
+/* A number as printf wrote it, with a point also where the locale has another sign. */
+static void with_point(char *text) {
+  const char *sign = localeconv()->decimal_point;
+  char *at = strcmp(sign, ".") ? strstr(text, sign) : NULL;
+  if (!at) return;
+  *at = '.';
+  memmove(at + 1, at + strlen(sign), strlen(at + strlen(sign)) + 1);
+}
+
 static void push_number(lua_State *L, int idx) {
   char text[40];
   if (lua_isinteger(L, idx)) {
@@ -97,6 +107,7 @@ static void push_number(lua_State *L, int idx) {
       double back = 0;
       if (sscanf(text, "%lf", &back) == 1 && back == v) break;
     }
+    with_point(text);
     if (!strpbrk(text, ".e")) strcat(text, ".0");
   }
   lua_pushstring(L, text);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/description.h"
+#include "base/number.h"
 #include "diffusion/diffusion_description.h"
 #include "diffusion/sample_images.h"
 #include "io/model_state.h"
@@ -87,7 +88,7 @@ static sl_status read_averages(const sl_tensor_file *file, const sl_checkpoint *
     char prefix[64];
     snprintf(prefix, sizeof prefix, "ema.%s.", e->valuestring);
     SL_TRY(sl_state_flatten(c->model, file, prefix, &a->weights[a->n]));
-    a->decay[a->n++] = strtod(e->valuestring, NULL);
+    a->decay[a->n++] = sl_number_from_text(e->valuestring);
   }
   return SL_STATUS_OK;
 }

@@ -2,6 +2,8 @@
 -- use them and to go on. A digest of the whole file is checked whenever it is read.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local interrupt = require "sluice.interrupt"
+local progress = require "sluice.progress"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -14,7 +16,7 @@ local function add_all(tensors, prefix, parts, dtype)
 end
 
 local function decay_text(decay)
-  return ("%.10g"):format(decay)
+  return (("%.10g"):format(decay):gsub("[^%w+-]+", ".")) -- a point, whatever the locale
 end
 
 -- s: model, diffusion, weights (flat), and what there is of: ema { {decay, weights} … }, exp_avg, exp_avg_sq (flat), weight (list over
@@ -37,7 +39,7 @@ function checkpoint.save(path, s, dtype)
   local step = s.step or 0
   local meta = {
     format = FORMAT, version = sluice.version, step = tostring(step), ema = json.encode(decays), digest = "",
-    data_position = tostring(step * (s.batch or 0)), seed = tostring(s.seed or 0), seconds = tostring(s.seconds or 0),
+    data_position = tostring(step * (s.batch or 0)), seed = tostring(s.seed or 0), seconds = json.encode(s.seconds or 0),
     architecture = json.encode(s.model:describe()), diffusion = json.encode(process),
     sample = json.encode(s.sample or {}), recipe = s.recipe or "", parameters = json.encode(s.parameters or {}),
     settings = json.encode(s.settings or {}), name = s.name,
@@ -73,13 +75,12 @@ end
 -- meta: the checkpoint's.
 local function model_of_recipe(path, meta)
   local r = require("sluice.code").load_recipe(path)
-  if not require("sluice.recipe").is(r) then error(("%s does not return a recipe"):format(path), 0) end
   local model = r:resolve(json.decode(meta.parameters)).model
   local settings = require "sluice.settings"
   local differ = settings.compare(settings.of_model(json.decode(meta.architecture)), settings.of_model(model:describe()))
   for _, line in ipairs(differ.refused) do
     if line:match "^model%.block:" then
-      io.stderr:write(("sluice: warning: %s: the block's code is not what was trained\n"):format(path))
+      progress.warn(path .. ": the block's code is not what was trained")
     elseif not line:match "^model%.seed:" and not line:match "^model%.precision:" and not line:match "^model%.residual:" then
       error(("%s makes another model than the checkpoint's: %s"):format(path, line), 0)
     end
@@ -89,10 +90,7 @@ end
 
 -- The options of sluice.sample that stored settings and o, over them, make.
 function checkpoint.sample_options(of, settings, o)
-  local all = { model = of.model, diffusion = of.diffusion }
-  for _, t in ipairs { settings, o or {} } do
-    for k, v in pairs(t) do all[k] = v end
-  end
+  local all = fields.merged({ model = of.model, diffusion = of.diffusion }, settings, o)
   if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(of.ema, all.ema) end
   all.columns = nil
   if o and o.labels ~= nil and o.n == nil and (type(o.labels) == "table" or sluice.is_tensor(o.labels)) then all.n = nil end
@@ -118,8 +116,7 @@ function checkpoint.origin(of, options, more)
   elseif not origin.ema then
     origin.obstacle = "the weights were given by the calling program"
   end
-  for k, v in pairs(more or {}) do origin[k] = v end
-  return origin
+  return fields.merged(origin, more)
 end
 
 -- Samples with stored settings; o overrides. ema, in either: a decay, "none", or weights; else the first EMA. of: what has model,
@@ -173,17 +170,17 @@ local Settings = { __call = function(settings, loaded, o) return checkpoint.samp
 local function newest(folder, read_one)
   local list = folder:checkpoints()
   if #list == 0 then error(("%s has no checkpoint yet"):format(folder.dir), 0) end
-  local fault
+  local faults = {}
   for i, c in ipairs(list) do
     local ok, result = pcall(read_one, c.path)
     if ok then
-      if i > 1 then io.stderr:write(("sluice: warning: %s; using %s, of step %d\n"):format(fault, c.path, c.step)) end
+      if i > 1 then progress.warn(("%s; using %s, of step %d"):format(table.concat(faults, "; "), c.path, c.step)) end
       return result
     end
-    fault = tostring(result)
-    io.stderr:write(i < #list and "" or ("sluice: warning: %s\n"):format(fault))
+    if interrupt.is(result) then error(result, 0) end -- that is no damage
+    faults[i] = tostring(result)
   end
-  error(("%s: none of its %d checkpoints can be read; the last: %s"):format(folder.dir, #list, fault), 0)
+  error(("%s: none of its %d checkpoints can be read: %s"):format(folder.dir, #list, table.concat(faults, "; ")), 0)
 end
 
 --- sluice.load(path, options?) -> loaded
@@ -204,6 +201,7 @@ function checkpoint.load(path, options)
   local o = fields.check(options or {}, { "recipe" }, "sluice.load", 2)
   local recipe = fields.get(o, "recipe", "string", nil, "sluice.load", 2)
   local ok, loaded = pcall(core.load_checkpoint, path, recipe and function(meta) return model_of_recipe(recipe, meta) end)
+  if not ok and interrupt.is(loaded) then error(loaded, 0) end
   if not ok then error("sluice.load: " .. tostring(loaded):gsub("^[^\n]-:%d+: ", ""), 2) end
   setmetatable(loaded.sample, Settings)
   loaded.checkpoint = describe(loaded.path, loaded.meta, loaded.dtype)
@@ -243,6 +241,7 @@ function checkpoint.restore(folder, trainer, decays)
       fill(trainer, tensors, "optimizer.exp_avg_sq.", "exp_avg_sq")
       for i, decay in ipairs(decays) do fill(trainer, tensors, "ema." .. decay_text(decay) .. ".", "ema." .. i - 1) end
     end)
+    if not ok and interrupt.is(fault) then error(fault, 0) end
     if not ok then error(("%s: %s"):format(path, tostring(fault)), 0) end
     local step = math.tointeger(tonumber(meta.step)) or error(path .. ": has no step", 0)
     trainer:restore(step)

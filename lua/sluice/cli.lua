@@ -31,9 +31,7 @@ local function unknown(name)
   local names = cli.names()
   names[#names + 1] = "run"
   table.sort(names)
-  local near = fields.nearest(name, names)
-  arguments.fail(("there is no command %s%s; there are %s"):format(name, near and (", did you mean %s?"):format(near) or "",
-    table.concat(names, ", ")))
+  arguments.fail(("there is no command %s%s"):format(name, fields.hint(name, names)))
 end
 
 -- What a command's file returns; ends the program for a name that is none.
@@ -64,6 +62,8 @@ function cli.whole()
   p:option("-l", "NAME = require NAME, or GLOBAL = require NAME"):argname("[GLOBAL=]NAME"):count("*")
   p:flag("-i", "a prompt after FILE or CODE")
   p:flag("-v --version", "tells the version")
+  p:flag("-E", "heeds neither LUA_INIT nor LUA_PATH nor LUA_CPATH")
+  p:flag("-W", "turns Lua's warnings on")
   for _, name in ipairs(cli.names()) do show_choices(arguments.parser(name, cli.command(name), p)) end
   local run = p:command("run", "Runs a Lua file, as `sluice FILE` does, whatever its name.")
   run:argument("file", "a Lua file; what follows are its arguments")
@@ -79,7 +79,7 @@ end
 -- args[1] is the command's name.
 function cli.main(args)
   local ok, message = xpcall(run, require("sluice.faults").told, args)
-  if not ok then arguments.fail(message, tostring(message):match("^interrupted") and 130) end
+  if not ok then arguments.fail(message, require("sluice.interrupt").is(message) and 130) end
 end
 
 return cli

@@ -1,22 +1,13 @@
 -- A recipe's Lua files: found beside it by require, stored with its run, and served from there when the run goes on.
 local core = require "sluice.core"
+local disk = require "sluice.disk"
+local quote = require "sluice.quote"
+local recipe = require "sluice.recipe"
 
 local code = {}
 
 local function paths(folder)
   return ("%s/?.lua;%s/?/init.lua"):format(folder, folder)
-end
-
--- The text of a file, or nil and why not.
-function code.read(path)
-  local f <close>, message = io.open(path, "rb")
-  if not f then return nil, message end
-  return f:read "a"
-end
-
--- The folder of a path as it was given: "." without one.
-function code.folder_of(path)
-  return path:match("^(.*)/[^/]*$") or "."
 end
 
 local searched = {}
@@ -34,12 +25,38 @@ function code.search(folder)
   end)
 end
 
--- Loads a recipe's file; the recipe, or raises in words.
-function code.load_recipe(path)
-  code.search(code.folder_of(path))
+-- The chunk of a user's file, whose folder is searched for modules from now on; raises in words.
+function code.chunk(path)
+  code.search(disk.folder_of(path))
   local chunk, message = loadfile(path, "t")
   if not chunk then error(message, 0) end
-  return chunk "train"
+  return chunk
+end
+
+-- While a script is loaded for its recipe, sluice.train and sluice.sweep do nothing: they raise { captured = recipe, sweep = options }.
+code.capturing = false
+
+-- Calls a chunk for its recipe or sweep -> what it returned; or nil and what it would have trained.
+function code.capture(chunk, word)
+  local before = code.capturing -- a chunk may load another
+  code.capturing = true
+  local ok, result = pcall(chunk, word)
+  code.capturing = before
+  if ok then return result, nil end
+  if type(result) == "table" and result.captured then return nil, result end
+  error(result, 0)
+end
+
+-- The recipe that a file returns, or that it would train; raises in words.
+function code.load_recipe(path)
+  local result, would = code.capture(code.chunk(path), "train")
+  local sweep = would and would.sweep or type(result) == "table" and result.base and result.out
+  if sweep then error(("%s is a sweep; sluice sweep %s trains it"):format(path, quote.shell(path)), 0) end
+  if would then result = would.captured end
+  if not recipe.is(result) then
+    error(("%s does not return a recipe; its last line should be `return recipe`"):format(path), 0)
+  end
+  return result
 end
 
 -- What has been required from files below `folder`: { name = { path = relative to it, text = } }
@@ -49,43 +66,33 @@ function code.required(folder)
     local path = type(name) == "string" and package.searchpath(name, paths(folder) .. ";" .. package.path)
     path = path and core.absolute(path)
     if path and path:sub(1, #root) == root and not name:match("^sluice%f[.%z]") then
-      found[name] = { path = path:sub(#root + 1), text = code.read(path) }
+      found[name] = { path = path:sub(#root + 1), text = disk.read(path) }
     end
   end
   return found
 end
 
--- While a stored script is loaded for its recipe, sluice.train does not train: it raises { captured = recipe }.
-code.capturing = false
-
 -- Loads a stored recipe with the modules stored beside it, under its old name, so that it finds its data as before. Of a script that
 -- trains by itself, the recipe that it trains.
 -- modules: { name = path below folder/code }
 function code.load_stored(folder, source, modules)
-  local text, message = code.read(folder .. "/recipe.lua")
+  local text, message = disk.read(folder .. "/recipe.lua")
   if not text then error(message, 0) end
-  local root = code.folder_of(source)
+  local root = disk.folder_of(source)
   code.search(root)
   local function stored(name)
     local path = modules[name]
     if not path then return nil end
-    local module = assert(code.read(folder .. "/code/" .. path))
+    local module = assert(disk.read(folder .. "/code/" .. path))
     return assert(load(module, "@" .. root .. "/" .. path, "t")), path
   end
   table.insert(package.searchers, 2, stored)
-  local chunk, fault = load(text, "@" .. source, "t")
-  local ok, result = false, fault
-  if chunk then
-    code.capturing = true
-    ok, result = pcall(chunk, "train")
-    code.capturing = false
-    if not ok and type(result) == "table" and result.captured then ok, result = true, result.captured end
-  end
+  local ok, result, would = pcall(function() return code.capture(assert(load(text, "@" .. source, "t")), "train") end)
   for i, searcher in ipairs(package.searchers) do
     if searcher == stored then table.remove(package.searchers, i) end
   end
   if not ok then error(result, 0) end
-  return result
+  return would and would.captured or result
 end
 
 return code

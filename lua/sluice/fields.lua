@@ -25,6 +25,34 @@ function fields.nearest(name, names)
   return least and least <= math.max(2, #name // 3) and best or nil
 end
 
+-- What follows a wrong name in a message: the nearest of `names`, or all of them.
+function fields.hint(name, names)
+  local near = fields.nearest(name, names)
+  return near and (', did you mean "%s"?'):format(near) or ("; there are %s"):format(table.concat(names, ", "))
+end
+
+-- A new table with the fields of these (nil for none), a later one's over an earlier one's.
+function fields.merged(...)
+  local all = {}
+  for i = 1, select("#", ...) do
+    for k, v in pairs((select(i, ...)) or {}) do all[k] = v end
+  end
+  return all
+end
+
+-- The keys of a table, sorted.
+function fields.keys(t)
+  local list = {}
+  for key in pairs(t) do list[#list + 1] = key end
+  table.sort(list)
+  return list
+end
+
+-- A value in a message: of a tensor its dtype and sizes.
+function fields.what(v)
+  return require "sluice".is_tensor(v) and ("%s %s"):format(v:dtype(), tostring(v:shape())) or tostring(v)
+end
+
 -- Raises at `level` unless every key of t is in names. what: "sluice.sample" and the like.
 function fields.check(t, names, what, level)
   level = (level or 1) + 1
@@ -33,9 +61,8 @@ function fields.check(t, names, what, level)
   for _, name in ipairs(names) do known[name] = true end
   for key in pairs(t) do
     if not known[key] then
-      local near = type(key) == "string" and fields.nearest(key, names)
-      local hint = near and (', did you mean "%s"?'):format(near) or ("; there are %s"):format(table.concat(names, ", "))
-      error(("%s: there is no field %s%s"):format(what, type(key) == "string" and '"' .. key .. '"' or tostring(key), hint), level)
+      error(("%s: there is no field %s%s"):format(what, type(key) == "string" and '"' .. key .. '"' or tostring(key),
+        fields.hint(tostring(key), names)), level)
     end
   end
   return t

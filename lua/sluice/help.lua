@@ -1,15 +1,13 @@
 -- sluice.help: the texts of the documentation comments (sluice.help_texts, made by the build), fit for a terminal.
 local fields = require "sluice.fields"
+local text_width = require "sluice.text_width"
 local texts = require "sluice.help_texts"
 
 local WIDTH = 80
 
 local help = {}
 
--- Columns that UTF-8 text takes, as far as this project's texts go: one for each character.
-local function width(s)
-  return utf8.len(s) or #s
-end
+local width = text_width.of
 
 local function fill(out, text, indent)
   local line = indent
@@ -88,13 +86,6 @@ local function spellings()
   return map
 end
 
-local function sorted_keys(map)
-  local list = {}
-  for key in pairs(map) do list[#list + 1] = key end
-  table.sort(list)
-  return list
-end
-
 local function index()
   local out = {}
   for _, area in ipairs(texts.areas) do
@@ -124,7 +115,7 @@ end
 
 -- The name that is nearest to a word, or nil.
 function help.nearest(word)
-  return fields.nearest(bare(word), sorted_keys(spellings()))
+  return fields.nearest(bare(word), fields.keys(spellings()))
 end
 
 --- sluice.help(name?) -> text

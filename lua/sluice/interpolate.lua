@@ -1,19 +1,17 @@
 -- Between two noises.
 local core = require "sluice.core"
+local fields = require "sluice.fields"
 local sluice = require "sluice"
 
 local interpolate = {}
 
-local function text(t)
-  return sluice.is_tensor(t) and ("%s [%s]"):format(t:dtype(), table.concat(t:shape(), ",")) or tostring(t)
-end
-
 local function check(a, b)
-  if not (sluice.is_tensor(a) and sluice.is_tensor(b)) or table.concat(a:shape(), ",") ~= table.concat(b:shape(), ",") then
-    error(("sluice.slerp: a is %s, b is %s, expected two tensors of one shape, [C,H,W] or [n,C,H,W]"):format(text(a), text(b)), 3)
+  if not (sluice.is_tensor(a) and sluice.is_tensor(b)) or a:shape() ~= b:shape() then
+    error(("sluice.slerp: a is %s, b is %s, expected two tensors of one shape, [C,H,W] or [n,C,H,W]"):format(fields.what(a),
+      fields.what(b)), 3)
   end
   if #a:shape() ~= 3 and #a:shape() ~= 4 then
-    error(("sluice.slerp: a is %s, expected [C,H,W] or [n,C,H,W]"):format(text(a)), 3)
+    error(("sluice.slerp: a is %s, expected [C,H,W] or [n,C,H,W]"):format(fields.what(a)), 3)
   end
 end
 

@@ -1,5 +1,7 @@
 -- How images were made: every setting that their bits depend on, as text that a picture carries, and back.
 local core = require "sluice.core"
+local disk = require "sluice.disk"
+local fields = require "sluice.fields"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -102,9 +104,7 @@ end
 ---@return table  { sluice =, Description =, Software = }
 ---@example sluice.save_png("out.png", images, { columns = 4, text = made:text { columns = 4 } })
 function Made:text(layout)
-  local record = {}
-  for k, v in pairs(self.record) do record[k] = v end
-  record.layout = layout
+  local record = fields.merged(self.record, { layout = layout })
   return { sluice = json.encode(record), Description = made.describe(record), Software = "Sluice " .. sluice.version }
 end
 
@@ -123,7 +123,10 @@ local function is_record(r)
   for _, k in ipairs { "n", "cfg", "eta", "seed" } do
     if type(r.sample[k]) ~= "number" then return false end
   end
-  for _, file in pairs(type(r.files) == "table" and r.files or {}) do
+  for _, t in ipairs { r.machine or {}, r.layout or {}, r.files or {}, r.sample.cfg_interval or {} } do
+    if type(t) ~= "table" then return false end
+  end
+  for _, file in pairs(r.files or {}) do
     if type(file) ~= "table" or type(file.path) ~= "string" then return false end
   end
   local c = r.checkpoint
@@ -145,9 +148,9 @@ end
 
 -- { path, digest } of a file whose contents a picture depends on.
 function made.file(path)
-  local f <close>, message = io.open(path, "rb")
-  if not f then error(message, 0) end
-  return { path = path, digest = "xxh3:" .. core.digest(f:read "a") }
+  local text, message = disk.read(path)
+  if not text then error(message, 0) end
+  return { path = path, digest = "xxh3:" .. core.digest(text) }
 end
 
 return made

@@ -134,16 +134,9 @@ local function new_step(sampler, r, state)
 end
 
 local function check(x, s)
-  if sluice.is_tensor(x) and x:dtype() == "f32" and table.concat(x:shape(), ",") == table.concat(s.x:shape(), ",") then return end
-  local got = sluice.is_tensor(x) and ("%s [%s]"):format(x:dtype(), table.concat(x:shape(), ",")) or tostring(x)
-  error(("sluice.sample: the sampler's function returned %s at step %d of %d, expected the next x, f32 [%s]"):format(got, s.i, s.n,
-    table.concat(s.x:shape(), ",")), 0)
-end
-
-local function copy(t)
-  local c = {}
-  for k, v in pairs(t) do c[k] = v end
-  return c
+  if sluice.is_tensor(x) and x:dtype() == "f32" and x:shape() == s.x:shape() then return end
+  error(("sluice.sample: the sampler's function returned %s at step %d of %d, expected the next x, f32 %s"):format(fields.what(x), s.i,
+    s.n, tostring(s.x:shape())), 0)
 end
 
 -- The function that takes a step of a sampler object. f: the user's; r: resolved options. State that f keeps is taken over with the
@@ -151,7 +144,7 @@ end
 function own.advance(f, r)
   local state = {}
   return function(sampler)
-    local s = new_step(sampler, r, copy(state))
+    local s = new_step(sampler, r, fields.merged(state))
     local x = f(s)
     check(x, s)
     if type(s.state) ~= "table" then error(("the sampler's s.state is %s, expected a table"):format(tostring(s.state)), 0) end

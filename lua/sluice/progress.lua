@@ -1,10 +1,12 @@
 -- A line that tells how far long work is: rewritten in place on a terminal, a line now and then elsewhere.
 local core = require "sluice.core"
+local text_width = require "sluice.text_width"
 
 local progress = {}
 progress.__index = progress
 
-local function clock_text(seconds)
+-- Seconds as people write them: 1:02:03, 4:05.
+function progress.clock(seconds)
   seconds = math.max(0, math.floor(seconds + 0.5))
   if seconds >= 3600 then return ("%d:%02d:%02d"):format(seconds // 3600, seconds // 60 % 60, seconds % 60) end
   return ("%d:%02d"):format(seconds // 60, seconds % 60)
@@ -28,12 +30,13 @@ function progress:update(done, text, more)
   local rate = spent > 0 and did * self.per / spent or 0
   local eta = did > 0 and spent / did * (self.total - done) or 0
   local line = ("%d/%d  %s%.3g %s/s  %s, %s left%s"):format(done, self.total, text and text .. "  " or "", rate, self.unit,
-    clock_text(spent), clock_text(eta), more and "  " .. more or "")
+    progress.clock(spent), progress.clock(eta), more and "  " .. more or "")
   if self.tty then
     local _, columns = core.terminal()
-    line = line:sub(1, (columns or 10000) - 1) -- a line that wraps could not be rewritten
-    self.out:write("\r", line, (" "):rep(math.max(0, self.width - #line)))
-    self.width = #line
+    line = text_width.cut(line, (columns or 10000) - 1) -- a line that wraps could not be rewritten
+    local width = text_width.of(line)
+    self.out:write("\r", line, (" "):rep(math.max(0, self.width - width)))
+    self.width = width
   else
     self.out:write(line, "\n")
   end
@@ -51,6 +54,16 @@ end
 
 function progress:finish()
   if self.tty and not self.quiet and self.width > 0 then self.out:write("\n") end
+end
+
+-- A line of text on stderr, above the progress line if there is one.
+function progress.say(text, line)
+  if line then line:clear() end
+  io.stderr:write(text, "\n")
+end
+
+function progress.warn(text, line)
+  progress.say("sluice: warning: " .. text, line)
 end
 
 return progress

@@ -114,18 +114,11 @@ end
 --- @return table
 --- @example print(recipe:parameters({ steps = "50" }).steps)  --> 50
 function Recipe:parameters(set)
-  local p, names = {}, {}
-  for k, v in pairs(self.defaults) do
-    p[k] = v
-    names[#names + 1] = k
-  end
-  table.sort(names)
+  local p = fields.merged(self.defaults)
   for key, v in pairs(set or {}) do
     local default = self.defaults[key]
     if default == nil then
-      local near = fields.nearest(tostring(key), names)
-      error(("set: the recipe has no %s%s"):format(tostring(key),
-        near and (', did you mean "%s"?'):format(near) or ("; there are " .. table.concat(names, ", "))), 0)
+      error(("set: the recipe has no %s%s"):format(tostring(key), fields.hint(tostring(key), fields.keys(self.defaults))), 0)
     end
     if type(v) == "string" and type(default) ~= "string" then v = parse(v, default, key) end
     if type(v) ~= type(default) then

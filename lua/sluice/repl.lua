@@ -27,6 +27,9 @@ Session.__index = Session
 -- The chunk that a text is: an expression, its values wanted, or statements. nil, message, whether more lines could make it one,
 -- where it is neither.
 local function compile(text, chunk)
+  if text:find "^\27" then -- Lua would speak of a binary chunk
+    return nil, chunk .. ":1: it begins with an Escape character, as arrow keys send where a terminal has no line editing", nil
+  end
   local shown = text:match "^%s*=(.*)$"
   local f, message = load("return " .. (shown or text), "=" .. chunk, "t")
   if f then return f end

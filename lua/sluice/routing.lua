@@ -27,7 +27,7 @@ end
 local function mask_of(r, o, what, level)
   level = level + 1
   if sluice.is_tensor(r) then
-    if #r:shape() ~= 2 then error(("%s: the mask is [%s], expected [T,C]"):format(what, table.concat(r:shape(), ",")), level) end
+    if #r:shape() ~= 2 then error(("%s: the mask is %s, expected [T,C]"):format(what, tostring(r:shape())), level) end
     return r:to("cpu"):to "f32"
   end
   if not is_routing(r) then
@@ -90,9 +90,7 @@ function routing.overlap(r, o)
   if over == "count" then return common end
   if over == "first" then return common / width:maximum(1) end
   if over == "union" then return common / (width + width:transpose() - common):maximum(1) end
-  local near = fields.nearest(over, NORMS)
-  error(("%s: over is \"%s\", %s"):format(what, over, near and ('did you mean "%s"?'):format(near)
-    or 'expected "first", "union" or "count"'), 2)
+  error(("%s: over is \"%s\"%s"):format(what, over, fields.hint(over, NORMS)), 2)
 end
 
 -- A list of { first, last }, checked; n: so many of nearly equal length.
@@ -195,10 +193,6 @@ local function size_of(o, name, default, what, level)
   return n
 end
 
-local function same(a, b)
-  return a[2] == b[2] and a[3] == b[3]
-end
-
 local PICTURE = { "width", "height", "lo", "hi" }
 
 local function picture_of(r, o, what, level)
@@ -234,7 +228,7 @@ function routing.picture(r, o)
   if list ~= r then return images[1] end
   local shape = images[1]:shape()
   for i, image in ipairs(images) do
-    if not same(image:shape(), shape) then error(what .. ": pictures of a list must have one size; name width and height", 2) end
+    if image:shape() ~= shape then error(what .. ": pictures of a list must have one size; name width and height", 2) end
     images[i] = image:reshape { 1, table.unpack(shape) }
   end
   return core.join(images)

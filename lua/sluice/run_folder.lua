@@ -4,8 +4,8 @@
 --   metrics.jsonl           one record per line, of step, loss and so on
 --   events.jsonl            starts, ends, and each checkpoint before and after it is written
 --   samples/, checkpoints/  by step
-local code = require "sluice.code"
 local core = require "sluice.core"
+local disk = require "sluice.disk"
 local sluice = require "sluice"
 
 local json = sluice.json
@@ -45,7 +45,7 @@ function run_folder.create(out, name)
 end
 
 function Folder:info()
-  local text, message = code.read(self.dir .. "/run.json")
+  local text, message = disk.read(self.dir .. "/run.json")
   if not text then error(message, 0) end
   local ok, info = pcall(json.decode, text)
   if not ok or type(info) ~= "table" then error(("%s/run.json is damaged: %s"):format(self.dir, tostring(info)), 0) end
@@ -60,51 +60,40 @@ end
 function Folder:write_code(text, modules)
   core.write(self.dir .. "/recipe.lua", text)
   for _, m in pairs(modules) do
-    core.make_dirs(code.folder_of(self.dir .. "/code/" .. m.path))
+    core.make_dirs(disk.folder_of(self.dir .. "/code/" .. m.path))
     core.write(self.dir .. "/code/" .. m.path, m.text)
   end
 end
 
-local function append(path, record)
-  local f <close>, message = io.open(path, "a")
-  if not f then error(message, 0) end
-  local ok, fault = f:write(json.encode(record), "\n")
-  if ok then ok, fault = f:flush() end
-  if not ok then error(("%s: %s"):format(path, fault), 0) end
-end
-
--- Numbers that JSON does not have become text: "inf", "-nan".
 function Folder:metric(record)
-  for k, v in pairs(record) do
-    if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then record[k] = tostring(v) end
-  end
-  append(self.dir .. "/metrics.jsonl", record)
+  disk.append(self.dir .. "/metrics.jsonl", record)
 end
 
 function Folder:event(record)
   record.time = os.time()
-  append(self.dir .. "/events.jsonl", record)
+  disk.append(self.dir .. "/events.jsonl", record)
 end
 
 -- The records of metrics.jsonl or events.jsonl; a last line that was cut off is none.
 function Folder:records(name)
   local list = {}
-  for line in (code.read(self.dir .. "/" .. name) or ""):gmatch "([^\n]*)\n" do
-    local ok, record = pcall(json.decode, line)
-    if ok and type(record) == "table" then list[#list + 1] = record end
-  end
+  for record in disk.records(disk.read(self.dir .. "/" .. name) or "") do list[#list + 1] = record end
   return list
+end
+
+-- The last record of metrics.jsonl or events.jsonl that has this field, or nil.
+function Folder:last(name, field)
+  return disk.last_record(self.dir .. "/" .. name, field)
 end
 
 -- Drops the records of steps after `step`, and a last line that was cut off: those steps will be done again.
 function Folder:trim_metrics(step)
   local path = self.dir .. "/metrics.jsonl"
-  local text = code.read(path)
+  local text = disk.read(path)
   if not text then return end
   local kept = {}
-  for line in text:gmatch("([^\n]*)\n") do
-    local ok, record = pcall(json.decode, line)
-    if ok and type(record) == "table" and type(record.step) == "number" and record.step <= step then kept[#kept + 1] = line end
+  for record, line in disk.records(text) do
+    if type(record.step) == "number" and record.step <= step then kept[#kept + 1] = line end
   end
   local new = #kept > 0 and table.concat(kept, "\n") .. "\n" or ""
   if new ~= text then core.write(path, new) end
@@ -135,7 +124,7 @@ end
 -- What a killed process was writing.
 function Folder:remove_leftovers()
   local events = self.dir .. "/events.jsonl"
-  local text = code.read(events)
+  local text = disk.read(events)
   if text and not text:match "\n$" and text ~= "" then core.write(events, text:match "^(.*\n)" or "") end
   for _, sub in ipairs { "", "/checkpoints", "/samples" } do
     for _, name in ipairs(core.list(self.dir .. sub)) do

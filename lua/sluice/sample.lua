@@ -29,7 +29,9 @@ local function labels_of(o, n, classes, seed, level)
     if #list ~= n then error(("sluice.sample: %d labels for n = %d images"):format(#list, n), level + 1) end
     for i = 1, n do out[i] = list[i] end
   else
-    error(('sluice.sample: labels is %s, expected a table, a class, "balanced" or "uniform"'):format(tostring(labels)), level + 1)
+    local near = type(labels) == "string" and fields.nearest(labels, { "balanced", "uniform" })
+    error(('sluice.sample: labels is %s, %s'):format(tostring(labels), near and ('did you mean "%s"?'):format(near)
+      or 'expected a list of classes, one class, "balanced" or "uniform"'), level + 1)
   end
   return out
 end
@@ -134,9 +136,7 @@ end
 -- The part of the options that is images first … first+n-1 (from 0). A batch beyond the last image is padded, so that one
 -- compiled program serves all of them.
 local function part_of(r, first, n)
-  local part = {}
-  for k, v in pairs(r) do part[k] = v end
-  part.first, part.n = first, n
+  local part = fields.merged(r, { first = first, n = n })
   part.advance = r.own and own_sampler.advance(r.own, r)
   if r.labels then
     part.labels = {}

@@ -13,10 +13,6 @@ local function say(text)
   io.flush()
 end
 
-local function sizes(t)
-  return ("[%s]"):format(table.concat(t:shape(), ","))
-end
-
 local function is_colour(n)
   return n == 1 or n == 3
 end
@@ -54,9 +50,9 @@ end
 -- A tensor as images [N,C,H,W] in [-1, 1] and a remark; nil and why not.
 local function from_tensor(t)
   local s, remark = t:shape(), nil
-  if #s < 2 or #s > 4 then return nil, ("a tensor %s is no picture; [N,C,H,W], [C,H,W] and [H,W] are"):format(sizes(t)) end
+  if #s < 2 or #s > 4 then return nil, ("a tensor %s is no picture; [N,C,H,W], [C,H,W] and [H,W] are"):format(tostring(t:shape())) end
   for _, n in ipairs(s) do
-    if n == 0 then return nil, ("a tensor %s is empty"):format(sizes(t)) end
+    if n == 0 then return nil, ("a tensor %s is empty"):format(tostring(t:shape())) end
   end
   if t:device() ~= "cpu" then t = t:to "cpu" end
   if #s > 2 then t = channels_first(t) end
@@ -67,7 +63,7 @@ local function from_tensor(t)
     if #s == 2 then
       local picture
       picture, remark = from_numbers(t)
-      if not picture then return nil, ("a tensor %s: %s"):format(sizes(t), remark) end
+      if not picture then return nil, ("a tensor %s: %s"):format(tostring(t:shape()), remark) end
       t = picture
     end
   end
@@ -77,7 +73,7 @@ local function from_tensor(t)
     t = t:reshape(s)
   end
   if not is_colour(s[2]) then
-    return nil, ("a tensor %s has %d channels; pictures have 1 or 3"):format(sizes(t), s[2])
+    return nil, ("a tensor %s has %d channels; pictures have 1 or 3"):format(tostring(t:shape()), s[2])
   end
   return t, remark
 end

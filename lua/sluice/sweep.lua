@@ -2,10 +2,12 @@
 local code = require "sluice.code"
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
+local quote = require "sluice.quote"
+local recipe = require "sluice.recipe"
 local results = require "sluice.sweep_results"
 local run_folder = require "sluice.run_folder"
-local sluice = require "sluice"
 local sweep_plan = require "sluice.sweep_plan"
 
 local get = fields.get
@@ -33,11 +35,6 @@ local function steps_left(plan, retry)
     if sweep_plan.pending(run, retry) then n, runs = n + run.steps - run.step, runs + 1 end
   end
   return n, runs
-end
-
-local function clock(seconds)
-  seconds = math.floor(seconds + 0.5)
-  return ("%d:%02d:%02d"):format(seconds // 3600, seconds // 60 % 60, seconds % 60)
 end
 
 -- --- words ---
@@ -69,7 +66,7 @@ local function summary(plan, retry)
   }
   local seconds, steps = spent(plan)
   if left > 0 and steps > 0 then
-    lines[2] = ("about %s, by the steps that were done"):format(clock(seconds / steps * left))
+    lines[2] = ("about %s, by the steps that were done"):format(progress.clock(seconds / steps * left))
   elseif left > 0 then
     lines[2] = "how long it takes is told after the first run"
   end
@@ -77,12 +74,6 @@ local function summary(plan, retry)
 end
 
 -- --- running ---
-
--- An error that is a Ctrl-C's, from the program's handler, lua5.4's, or the core.
-local function is_interrupt(fault)
-  local text = tostring(fault)
-  return text:match "interrupted" ~= nil or text:match "cancelled" ~= nil
-end
 
 local function stop(plan, run)
   plan.line:finish()
@@ -98,14 +89,14 @@ local function train(plan, run, line, o)
   })
   run.state, run.step = sweep_plan.state(run)
   if ok then return result end
-  if is_interrupt(result) then stop(plan, run) end
+  if interrupt.is(result) then stop(plan, run) end
   return nil, tostring(result)
 end
 
 local function measure(plan, run, trained, o)
   local ok, fault = pcall(function() results.keep_measures(run, plan.keys, o.measure(trained)) end)
   if ok then return end
-  if is_interrupt(fault) then stop(plan, run) end
+  if interrupt.is(fault) then stop(plan, run) end
   run.measure_failure = "measure: " .. tostring(fault)
 end
 
@@ -116,9 +107,7 @@ local function needs(run, o)
 end
 
 local function say(o, whole, text)
-  if o.quiet then return end
-  if whole then whole:clear() end
-  io.stderr:write(text, "\n")
+  if not o.quiet then progress.say(text, whole) end
 end
 
 local function tell(run, row, o, whole)
@@ -133,7 +122,7 @@ end
 local function tell_time(plan, steps, seconds, o, whole)
   local left, runs = steps_left(plan, o.retry)
   if left > 0 and steps > 0 then
-    say(o, whole, ("%d more: about %s"):format(runs, clock(seconds / steps * left)))
+    say(o, whole, ("%d more: about %s"):format(runs, progress.clock(seconds / steps * left)))
   end
 end
 
@@ -211,8 +200,7 @@ function sweep.run(o)
   check(o)
   if code.capturing then error({ captured = o.base, sweep = o }, 0) end
   local base = sweep_plan.base(o)
-  local options = {}
-  for k, v in pairs(o) do options[k] = v end
+  local options = fields.merged(o)
   options.out = #o.out > 1 and o.out:gsub("/+$", "") or o.out
   local plan = sweep_plan.of(base, options)
   plan.base = base
@@ -225,18 +213,12 @@ end
 
 -- The table of a file that returns one for sluice.sweep, or that calls it.
 function sweep.load(path)
-  code.search(code.folder_of(path))
-  local chunk, message = loadfile(path, "t")
-  if not chunk then error(message, 0) end
-  code.capturing = true
-  local ok, result = pcall(chunk, "sweep")
-  code.capturing = false
-  if not ok and type(result) == "table" and result.sweep then return result.sweep end
-  if not ok and type(result) == "table" and result.captured then
-    error(("%s trains one recipe; sluice run %s does that"):format(path, path), 0)
+  local result, would = code.capture(code.chunk(path), "sweep")
+  if would and would.sweep then return would.sweep end
+  if would or recipe.is(result) then
+    error(("%s is of one recipe; sluice train %s trains it"):format(path, quote.shell(path)), 0)
   end
-  if not ok then error(result, 0) end
-  if type(result) ~= "table" or sluice.is_tensor(result) or require("sluice.recipe").is(result) then
+  if type(result) ~= "table" then
     error(("%s returns %s, expected a table for sluice.sweep: return { base = …, grid = …, out = … }"):format(path, tostring(result)), 0)
   end
   return result

@@ -1,5 +1,8 @@
 -- Before a sweep trains anything: its combinations, each of them resolved and checked, and what its folder holds already.
 local core = require "sluice.core"
+local disk = require "sluice.disk"
+local interrupt = require "sluice.interrupt"
+local quote = require "sluice.quote"
 local run_folder = require "sluice.run_folder"
 local settings = require "sluice.settings"
 local sluice = require "sluice"
@@ -25,9 +28,7 @@ end
 
 -- A value as text that gives it back, for names of folders and columns of tables.
 function sweep_plan.text(v)
-  if math.type(v) ~= "float" then return tostring(v) end
-  local short = ("%.14g"):format(v)
-  return tonumber(short) == v and short or ("%.17g"):format(v)
+  return type(v) == "number" and quote.number(v) or tostring(v)
 end
 
 -- A folder's name: what is not plain in a file name becomes %2F and the like; a very long one ends in a digest.
@@ -142,7 +143,7 @@ local function examine_all(base, plan, o)
   for _, run in ipairs(plan.runs) do
     local ok, fault = pcall(examine, base, run, o)
     if not ok then
-      if words(fault):match "interrupted" then error(fault, 0) end
+      if interrupt.is(fault) then error(fault, 0) end
       faults[#faults + 1] = ("  %s: %s"):format(run.name, words(fault))
     else
       run.same_as, seen[run.digest] = seen[run.digest], seen[run.digest] or run.name
@@ -212,12 +213,10 @@ local function check_out(plan)
     path = path:match "^(.*)/[^/]*$" or "."
   end
   core.make_dirs(plan.out)
-  local probe = plan.out .. "/.writable"
-  local ok, fault = pcall(core.write, probe, "")
-  os.remove(probe)
+  local obstacle = disk.obstacle(plan.out)
   local room = core.disk_room(plan.out)
   for _, folder in ipairs(made) do os.remove(folder) end
-  if not ok then fail("nothing can be written into %s: %s", plan.out, words(fault)) end
+  if obstacle then fail("nothing can be written into %s: %s", plan.out, obstacle) end
   local need = 0
   for _, run in ipairs(plan.runs) do
     if run.state ~= "done" then need = need + run.disk end

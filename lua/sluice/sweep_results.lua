@@ -1,9 +1,10 @@
 -- What a sweep came to: a row for each run, read from the runs' folders; as a table to print, as CSV.
-local code = require "sluice.code"
 local core = require "sluice.core"
+local disk = require "sluice.disk"
 local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 local sweep_plan = require "sluice.sweep_plan"
+local text_width = require "sluice.text_width"
 
 local json = sluice.json
 local results = {}
@@ -29,7 +30,7 @@ end
 
 -- { name = value } of a run that was measured, else nil.
 function results.measured(run)
-  local text = code.read(measure_path(run))
+  local text = disk.read(measure_path(run))
   local ok, values = pcall(json.decode, text or "")
   return ok and type(values) == "table" and values or nil
 end
@@ -48,10 +49,9 @@ function results.keep_measures(run, keys, values)
     if type(v) ~= "number" and type(v) ~= "string" and type(v) ~= "boolean" then
       error(("measure returned %s = %s, expected a number"):format(name, tostring(v)), 0)
     end
-    local finite = type(v) ~= "number" or (v == v and math.abs(v) < math.huge)
-    kept[name] = finite and v or tostring(v) -- JSON has no other numbers
+    kept[name] = v
   end
-  core.write(measure_path(run), json.encode(kept, "object") .. "\n")
+  core.write(measure_path(run), json.encode(disk.plain(kept), "object") .. "\n")
 end
 
 -- --- rows ---
@@ -105,10 +105,10 @@ end
 local function aligned(rows, columns)
   local lines, used = {}, {}
   for _, name in ipairs(columns) do
-    local width, right = utf8.len(name), true
+    local width, right = text_width.of(name), true
     local any = false
     for _, row in ipairs(rows) do
-      width, any = math.max(width, utf8.len(cell(row[name])) or 0), any or row[name] ~= nil
+      width, any = math.max(width, text_width.of(cell(row[name]))), any or row[name] ~= nil
       right = right and (row[name] == nil or type(row[name]) == "number")
     end
     if any then used[#used + 1] = { name = name, width = width, right = right } end
@@ -117,7 +117,7 @@ local function aligned(rows, columns)
     local parts = {}
     for k, column in ipairs(used) do
       local text = value(column.name)
-      local room = (" "):rep(column.width - (utf8.len(text) or #text))
+      local room = (" "):rep(column.width - text_width.of(text))
       parts[k] = column.right and room .. text or text .. room
     end
     lines[i] = table.concat(parts, "  "):gsub("%s+$", "")

@@ -94,16 +94,9 @@ end
 
 -- --- memory ---
 
-local function with(options, changes)
-  local copy = {}
-  for k, v in pairs(options) do copy[k] = v end
-  for k, v in pairs(changes) do copy[k] = v end
-  return copy
-end
-
 -- Bytes that training takes, all told; math.huge where even describing it takes more than there is.
 local function forecast(options, batch, micro)
-  return core.forecast(with(options, { batch = batch, micro_batch = micro }))
+  return core.forecast(fields.merged(options, { batch = batch, micro_batch = micro }))
 end
 
 local function mib(bytes)
@@ -166,7 +159,7 @@ function train_options.fit(options)
   if largest > 0 and (auto or options.micro_batch > 0) then
     advice = ("the largest micro_batch that fits is %d"):format(largest)
   end
-  if kept and forecast(with(options, { recompute = "light" }), batch, options.micro_batch) <= room then
+  if kept and forecast(fields.merged(options, { recompute = "light" }), batch, options.micro_batch) <= room then
     advice = advice .. '; train.recompute = "light" computes norms and activations again and fits'
   end
   error(("train: a batch of %d%s needs %s, %s of %s are free: %s"):format(batch,

@@ -281,7 +281,8 @@ end)
 
 describe("what cannot be is refused", function()
   it("by name", function()
-    refused(function() bench.run { name = "trian" } end, "there is no trian; there are rates, train, sample, forward")
+    refused(function() bench.run { name = "trian" } end, 'there is no trian, did you mean "train"?')
+    refused(function() bench.run { name = "zzz" } end, "there is no zzz; there are rates, train, sample, forward")
     refused(function() bench.run { name = "all" } end, "there is no all")
     refused(function() limits { model = "UNet" } end, "there is no model UNet", "DiT-S", "ADM-64", "quickstart")
     refused(function() limits { model = "DiT-Z/2" } end, "DiT-Z/2", "DiT-XL")
@@ -333,7 +334,7 @@ describe("the command", function()
 
   it("says what is wrong", function()
     for arguments, want in pairs {
-      ["trian"] = "there are rates, train, sample, forward",
+      ["trian"] = "did you mean train?",
       ["train --batch x"] = "x: expected an integer",
       ["forward --model quickstart --memory 12M --batch 64"] = "a batch of 64 does not fit",
       ["train --memory 150M --batch 64"] = "bench: a batch of 64 needs",

@@ -415,14 +415,61 @@ describe("the commands beside training", function()
   end)
 
   it("answer what they do not know with the nearest that they do", function()
-    refused("smaple x", "there is no command smaple, did you mean sample?")
+    refused("smaple x", 'there is no command smaple, did you mean "sample"?')
     refused("sample --stpes 3", "unknown option --stpes, did you mean --steps?")
     refused("sample x --sampler dpm", "--sampler dpm: did you mean ddpm?")
     refused("export a b --dtype f64", "--dtype f64: ")
     refused("sample x --clip maybe", "maybe: expected true or false")
-    refused("help smaple", "did you mean sample?")
+    refused("help smaple", 'did you mean "sample"?')
     refused("runs /nowhere", "there is no folder /nowhere")
     refused("completion tcsh", "tcsh")
+    refused("sample x -n many", "-n many: expected an integer")
+    refused("sample models/digits.safetensors --labels balance", 'did you mean "balanced"?')
+    refused("train recipes/sweep-digits.lua", "sluice sweep recipes/sweep-digits.lua")
+  end)
+
+  it("refuse what would change nothing, or cannot be written, before the work", function()
+    refused(sample .. "--class 1 --labels uniform", "--class and --labels")
+    refused(sample .. "--columns 2 -o $/x.npz", "--columns is of a picture")
+    refused(sample .. "--columns 0", "--columns 0")
+    refused(sample .. "--sampler ddpm --eta 0.5", "give --sampler ddim too")
+    refused(sample .. "--cfg 1 --cfg_interval 1,2", "give --cfg SCALE too")
+    refused(sample .. "-o $/none/x.png", "there is no folder " .. dir .. "/none")
+    refused(sample .. "-o /proc/x.png", "nothing can be written there")
+    refused("export models/digits.safetensors $/none/x.safetensors", "there is no folder")
+    works(sample .. "-n 1 -o $/one.npz")
+    refused("pack $/one.npz $/one.pack --size 8", "--size is for a folder of pictures")
+    refused("pack docs $/docs.pack --size 0", "--size 0: expected at least 1")
+  end)
+
+  it("train the recipe of a script that trains by itself, with what the command says", function()
+    local name = script [[
+      local recipe = sluice.recipe { defaults = { steps = 2 }, function(p)
+        return {
+          data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) }, diffusion = sluice.diffusion {},
+          model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = 16, depth = 1, heads = 2 },
+          train = { steps = p.steps, batch = 4 },
+        }
+      end }
+      sluice.train(recipe, { out = "/nowhere/at/all" })
+    ]]
+    assert.truthy(works("train " .. name .. " --set steps=3 --out $/script --quiet"):find("script: 3 steps", 1, true))
+    assert.truthy(works "train --resume $/script --set steps=4 --quiet":find("script: 4 steps", 1, true))
+    os.remove(name)
+  end)
+
+  it("know files by what they hold, and count in words", function()
+    assert.truthy(works(sample .. "-n 1 -o $/one.npz"):find("one.npz: 1 image\n", 1, true))
+    works "pack $/one.npz $/one --quiet"
+    assert.truthy(works("inspect $/one"):find("^1 images u8 %[1,28,28%]"))
+    assert.truthy(works("inspect $/one --json"):find('"counts":[', 1, true))
+  end)
+
+  it("print commands that can be typed, whatever the name", function()
+    works(sample .. [[-n 1 -o "$/it's a.png"]])
+    local again = works([[inspect "$/it's a.png"]]):match "Made again by: sluice (.-)\n"
+    works(again .. " --threads 1 -o $/b.png")
+    assert.equal(bytes "it's a.png", bytes "b.png")
   end)
 
   it("print completion and manual, the same each time", function()
@@ -435,8 +482,37 @@ describe("the commands beside training", function()
     assert.equal(0, select(2, run "completion bash | bash -n"))
   end)
 
+  it("write the same numbers where the locale has a decimal comma", function()
+    os.execute(("localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 > %s/localedef.txt 2>&1"):format(dir, dir))
+    local name = script(([[
+      if not os.setlocale "de_DE.UTF-8" then print "no such locale" return end
+      assert(("%%.1f"):format(0.5) == "0,5")
+      assert(sluice.json.encode { a = 0.5, b = 1e-7, c = 2.0 } == '{"a":0.5,"b":1e-07,"c":2.0}')
+      assert(sluice.json.decode "0.5" == 0.5)
+      local recipe = sluice.recipe { function()
+        return {
+          data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) },
+          model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = 16, depth = 1, heads = 2 },
+          diffusion = sluice.diffusion {}, ema = { decays = { 0.75 } }, train = { steps = 2, batch = 4 },
+        }
+      end }
+      local run = sluice.train(recipe, { quiet = true, out = "%s/comma" })
+      assert(sluice.load(run.dir).ema[1].decay == 0.75)
+      local images, _, made = sluice.load(run.dir):sample { n = 1, steps = 2, cfg_interval = { 0.5, 2 } }
+      sluice.save_png("%s/comma.png", images, { text = made:text() })
+    ]]):format(dir, dir))
+    local pipe = assert(io.popen(("LOCPATH=%s %s run %s 2>&1"):format(dir, program, name)))
+    local text = pipe:read "a"
+    local code = select(3, pipe:close())
+    os.remove(name)
+    if text:find "no such locale" then return pending "no locale with a decimal comma" end
+    assert.equal(0, code, text)
+    assert.truthy(works("inspect $/comma.png"):find('"cfg_interval":[0.5,2]', 1, true))
+    works "sample $/comma -n 1 --steps 2 --ema 0.75 -o $/x.png"
+  end)
+
   it("say when standard output is full", function()
-    for _, command in ipairs { "man", "inspect models/digits.safetensors --json" } do
+    for _, command in ipairs { "man", "inspect models/digits.safetensors --json", "bench train --limits H100" } do
       local pipe = assert(io.popen(("{ %s %s > /dev/full; } 2>&1"):format(program, command)))
       local text = pipe:read "a"
       assert.equal(1, select(3, pipe:close()))

@@ -171,6 +171,16 @@ describe("errors", function()
 end)
 
 describe("the prompt's tools", function()
+  it("help wraps what fits and leaves what does not", function()
+    local terminal = core.terminal
+    core.terminal = function() return 24, 40 end
+    local text = printed(tools.help, ("é"):rep(200))
+    local tour = printed(tools.help)
+    core.terminal = terminal
+    assert.truthy(text:find(("é"):rep(200), 1, true))
+    for row in tour:gmatch "[^\n]+" do assert(utf8.len(row) < 40, row) end
+  end)
+
   it("help finds the name of a value", function()
     assert.equal(sluice.help "ones" .. "\n", (printed(tools.help, sluice.ones)))
     assert.equal(sluice.help "ones" .. "\n", (printed(tools.help, "sluice.ones")))

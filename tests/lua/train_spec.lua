@@ -201,6 +201,26 @@ describe("recipes", function()
     os.execute("rm -r " .. dir)
   end)
 
+  it("tell what went wrong also where the disk is too full to note it", function()
+    local dir = os.tmpname()
+    os.remove(dir)
+    local function fill() os.execute(("ln -sf /dev/full %s/events.jsonl"):format(dir)) end
+    local line = { clear = function() end, finish = function() end }
+    function line.update()
+      fill()
+      error("the line broke", 0)
+    end
+    local ok, message = pcall(sluice.train, recipe(), { out = dir, quiet = true, line = line })
+    assert.falsy(ok)
+    assert.truthy(tostring(message):find "^the line broke\nthere was no checkpoint yet", tostring(message))
+    os.execute("rm -r " .. dir)
+    line.update, line.finish = function() end, fill
+    ok, message = pcall(sluice.train, recipe(), { out = dir, quiet = true, line = line })
+    assert.falsy(ok)
+    assert.truthy(tostring(message):find("events.jsonl: No space left on device\nthe last checkpoint is ", 1, true), tostring(message))
+    os.execute("rm -r " .. dir)
+  end)
+
   it("refuse what they do not know, naming the nearest", function()
     local function message(r, o)
       local ok, text = pcall(sluice.train, r, o)

@@ -5,6 +5,7 @@
 --   run       function(o): does it; o is what the parser read
 -- and has a row in `commands` of lua/sluice/cli.lua. Help, completion and manual are made from the same declarations.
 local core = require "sluice.core"
+local disk = require "sluice.disk"
 local fields = require "sluice.fields"
 local sluice = require "sluice"
 
@@ -27,8 +28,9 @@ function arguments.say(format, ...)
   if not ok then error("standard output: " .. message, 0) end
 end
 
-function arguments.say_json(value)
-  arguments.say("%s", sluice.json.encode(value))
+-- As JSON on one line; numbers that it does not have become text. empty: what an empty table is, "object" or "array"
+function arguments.say_json(value, empty)
+  arguments.say("%s", sluice.json.encode(disk.plain(value), empty))
 end
 
 -- --- parsers ---
@@ -48,6 +50,22 @@ local function usage_error(p, message)
   fail(("%s: %s%s\n`sluice %s --help` tells more"):format(name, message, usage, name))
 end
 
+-- A value that is refused is told with the name of what it was given for.
+local function name_values(p)
+  for _, list in ipairs { p._options, p._arguments } do
+    for _, element in ipairs(list) do
+      local convert = element._convert
+      if type(convert) == "function" then
+        element:convert(function(text)
+          local value, message = convert(text)
+          if value == nil then return nil, ("%s %s: %s"):format(element._name, text, message) end
+          return value
+        end)
+      end
+    end
+  end
+end
+
 -- A parser with what a command declares; parent: of all commands, for manual and completion.
 function arguments.parser(name, command, parent)
   local p
@@ -63,6 +81,7 @@ function arguments.parser(name, command, parent)
   p:help_description_margin(28)
   p.error = usage_error
   command.declare(p)
+  name_values(p)
   if command.examples then p:epilog("Examples:\n  " .. table.concat(command.examples, "\n  ")) end
   return p
 end
@@ -81,29 +100,29 @@ function arguments.join_negative(args)
   return out
 end
 
--- --- values: converters for argparse, which gives their message to the user ---
+-- --- values: converters for argparse; of a value that is none they say what was expected ---
 
 function arguments.integer(text)
   local n = math.tointeger(tonumber(text))
   if n then return n end
-  return nil, ("%s: expected an integer"):format(text)
+  return nil, "expected an integer"
 end
 
 function arguments.number(text)
   local n = tonumber(text)
   if n then return n end
-  return nil, ("%s: expected a number"):format(text)
+  return nil, "expected a number"
 end
 
 function arguments.boolean(text)
   if text == "true" or text == "false" then return text == "true" end
-  return nil, ("%s: expected true or false"):format(text)
+  return nil, "expected true or false"
 end
 
 function arguments.interval(text)
   local lo, hi = text:match("^([%d.]+)[,:]([%d.]+)$")
   if tonumber(lo) and tonumber(hi) then return { tonumber(lo), tonumber(hi) } end
-  return nil, ("%s: expected lo,hi"):format(text)
+  return nil, "expected lo,hi"
 end
 
 -- An option that is one of some words; a wrong one is answered with the nearest.
@@ -116,8 +135,7 @@ function arguments.choice(option, words)
       if text == word then return text end
     end
     local near = fields.nearest(text, choices)
-    return nil, ("%s %s: %s"):format(option._name, text,
-      near and ("did you mean %s?"):format(near) or ("expected %s"):format(table.concat(choices, " or ")))
+    return nil, near and ("did you mean %s?"):format(near) or ("expected %s"):format(table.concat(choices, " or "))
   end)
   option.words = choices -- for completion
   return option
@@ -126,7 +144,7 @@ end
 local function threads(text)
   local n = math.tointeger(tonumber(text))
   if n and n >= 1 and n <= 1024 then return n end
-  return nil, ("--threads %s: expected 1 to 1024"):format(text)
+  return nil, "expected 1 to 1024"
 end
 
 -- --set key=value …
@@ -138,6 +156,23 @@ function arguments.settings(list)
     set[key] = value
   end
   return set
+end
+
+-- Refused before the work: a name or a folder that cannot be written to. what: "-o"; endings: of the names that serve, if not all do
+function arguments.check_output(what, path, endings)
+  local fits = not endings
+  for _, ending in ipairs(endings or {}) do fits = fits or path:sub(-#ending) == ending end
+  if not fits then fail(("%s %s: expected a name that ends in %s"):format(what, path, table.concat(endings, " or "))) end
+  local folder = disk.folder_of(path)
+  if not core.exists(folder) then fail(("%s %s: there is no folder %s"):format(what, path, folder)) end
+  if core.exists(path .. "/.") then fail(("%s %s: that is a folder"):format(what, path)) end
+  local obstacle = disk.obstacle(folder)
+  if obstacle then fail(("%s %s: nothing can be written there: %s"):format(what, path, obstacle)) end
+end
+
+-- "1 image", "2 images"
+function arguments.count(n, what)
+  return ("%d %s%s"):format(n, what, n == 1 and "" or "s")
 end
 
 -- --- what several commands take ---

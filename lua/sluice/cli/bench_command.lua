@@ -1,8 +1,10 @@
 -- sluice bench
 local arguments = require "sluice.cli.arguments"
+local bench_options = require "sluice.bench_options"
+local interrupt = require "sluice.interrupt"
 
 local function declare(p)
-  p:argument("name", "rates, train, sample or forward (without: rates, then a small model trained)"):args "?"
+  arguments.choice(p:argument("name", "what is measured (without: rates, then a small model trained)"):args "?", bench_options.works)
   arguments.machine_options(p)
   p:option("--model", "as sluice.dit and sluice.adm name them: DiT-S/2 (the default), ADM-64; or quickstart"):argname("NAME")
   p:option("--batch", "images of a step"):argname("N"):convert(arguments.integer)
@@ -23,7 +25,13 @@ return {
   declare = declare,
   run = function(o)
     arguments.use_machine(o)
-    require("sluice.bench").main(o)
+    local bench, given = require "sluice.bench", {}
+    for _, key in ipairs(bench_options.names) do given[key] = o[key] end
+    interrupt.wait(true)
+    local result = bench.run(given)
+    interrupt.wait(false)
+    if o.json then arguments.say_json(result) else arguments.say("%s", table.concat(bench.lines(result), "\n")) end
+    if result.interrupted then error("interrupted: " .. result.interrupted, 0) end -- a Ctrl-C cut it short
   end,
   examples = {
     "sluice bench", "sluice bench train --model DiT-B/2 --precision bf16 --profile", "sluice bench sample --cfg 1.5 --batch 1",

@@ -11,7 +11,9 @@ return {
   end,
   run = function(o)
     local whole = require("sluice.cli").whole()
-    arguments.say("%s", (whole["get_" .. o.shell .. "_complete"](whole):gsub("\n$", "")))
+    local text = whole["get_" .. o.shell .. "_complete"](whole):gsub("\n$", "")
+    if o.shell == "bash" then text = text:gsub("\ncomplete ", "\ncomplete -o filenames ") end -- a folder's name ends in /
+    arguments.say("%s", text)
   end,
   examples = {
     "source <(sluice completion bash)", "sluice completion zsh > ~/.zfunc/_sluice",

@@ -13,7 +13,7 @@ local function declare(p)
 end
 
 local function run(o)
-  if not o.output:match("%.safetensors$") then arguments.fail(("%s: expected a name that ends in .safetensors"):format(o.output)) end
+  arguments.check_output("output", o.output, { ".safetensors" })
   local loaded = sluice.load(o.source, { recipe = o.recipe })
   checkpoint.export(o.output, loaded, { ema = o.ema, dtype = o.dtype })
   if o.json then

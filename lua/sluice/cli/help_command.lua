@@ -3,7 +3,10 @@ local arguments = require "sluice.cli.arguments"
 
 return {
   summary = "Lists the commands, or tells how one is called.",
-  declare = function(p) p:argument("command"):args "?" end,
+  declare = function(p)
+    local command = p:argument("command", "one of those that `sluice help` lists"):args "?"
+    command.words = require("sluice.cli").names() -- for completion; a wrong one is answered with the nearest below
+  end,
   run = function(o)
     local cli = require "sluice.cli"
     if o.command then return arguments.say("%s", (cli.parser(o.command):get_help():gsub("\n$", ""))) end

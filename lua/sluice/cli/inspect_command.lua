@@ -1,7 +1,9 @@
 -- sluice inspect
 local arguments = require "sluice.cli.arguments"
 local core = require "sluice.core"
+local fields = require "sluice.fields"
 local made = require "sluice.made"
+local quote = require "sluice.quote"
 local sluice = require "sluice"
 
 local say = arguments.say
@@ -11,13 +13,6 @@ local function declare(p)
   arguments.json_flag(p)
 end
 
-local function sorted_keys(t)
-  local keys = {}
-  for key in pairs(t) do keys[#keys + 1] = key end
-  table.sort(keys)
-  return keys
-end
-
 local function inspect_pack(path, json)
   local d = sluice.data.pack(path)
   local labels = {}
@@ -25,7 +20,7 @@ local function inspect_pack(path, json)
     local _, label = d:get(i)
     if label then labels[label] = (labels[label] or 0) + 1 end
   end
-  local names, counts = d:names() or {}, {}
+  local names, counts = d:names(), {}
   for k = 0, d:classes() - 1 do counts[k + 1] = labels[k] or 0 end
   if json then
     return arguments.say_json { kind = "pack", images = #d, shape = d:shape(), digest = d:digest(), note = d:note(), names = names,
@@ -33,12 +28,12 @@ local function inspect_pack(path, json)
   end
   say("%d images u8 [%s], digest %s", #d, table.concat(d:shape(), ","), d:digest())
   if d:note() ~= "" then say("# %s", d:note()) end
-  for k, n in ipairs(counts) do say("class %d%s: %d", k - 1, names[k] and " " .. names[k] or "", n) end
+  for k, n in ipairs(counts) do say("class %d%s: %d", k - 1, names and names[k] and " " .. names[k] or "", n) end
 end
 
 local function say_again(record, path)
   if record and record.again then say("It cannot be made again: %s.", record.again) end
-  if record and not record.again then say("Made again by: sluice sample --again %s", path) end
+  if record and not record.again then say("Made again by: sluice sample --again %s", quote.shell(path)) end
 end
 
 local function inspect_picture(path, json)
@@ -48,7 +43,7 @@ local function inspect_picture(path, json)
     return arguments.say_json { kind = "png", width = shape[3], height = shape[2], text = text, sluice = record or nil }
   end
   say("PNG %d x %d", shape[3], shape[2])
-  for _, key in ipairs(sorted_keys(text)) do say("# %s: %s", key, text[key]) end
+  for _, key in ipairs(fields.keys(text)) do say("# %s: %s", key, text[key]) end
   say_again(record, path)
 end
 
@@ -60,7 +55,7 @@ local function inspect_tensors(path, json)
   local tensors, meta = sluice.io.load(path)
   if not tensors then arguments.fail(meta) end
   local rows, total = {}, 0
-  for i, name in ipairs(sorted_keys(tensors)) do
+  for i, name in ipairs(fields.keys(tensors)) do
     local t = tensors[name]
     local n = 1
     for _, d in ipairs(t:shape()) do n = n * d end
@@ -69,18 +64,21 @@ local function inspect_tensors(path, json)
   end
   local record = path:match "%.npz$" and tensors.sluice and made.read(path) or nil
   if json then return arguments.say_json { kind = "tensors", metadata = meta, tensors = rows, elements = total, sluice = record } end
-  for _, key in ipairs(sorted_keys(meta or {})) do say("# %s: %s", key, shorten(meta[key])) end
+  for _, key in ipairs(fields.keys(meta or {})) do say("# %s: %s", key, shorten(meta[key])) end
   for _, row in ipairs(rows) do say("%-56s %-5s [%s]", row.name, row.dtype, table.concat(row.shape, ",")) end
   say("%d tensors, %s elements", #rows, core.thousands(total))
   if record then say("# Description: %s", made.describe(record)) end
   say_again(record, path)
 end
 
+-- What a file of a kind begins with; tensor files have several kinds of their own.
+local BEGINNINGS = { ["SLUICEPK"] = inspect_pack, ["\137PNG\r\n\26\n"] = inspect_picture }
+
 local function run(o)
-  if o.file:match("%.pack$") then return inspect_pack(o.file, o.json) end
-  local f <close> = io.open(o.file, "rb")
-  if f and f:read(8) == "\137PNG\r\n\26\n" then return inspect_picture(o.file, o.json) end
-  inspect_tensors(o.file, o.json)
+  local f <close>, message = io.open(o.file, "rb")
+  if not f then arguments.fail(message) end
+  local kind = BEGINNINGS[f:read(8)] or inspect_tensors
+  kind(o.file, o.json)
 end
 
 return {

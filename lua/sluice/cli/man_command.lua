@@ -38,14 +38,26 @@ base, avx2 or avx512: holds the CPU's kernels below what the machine has
 .TP
 .B OMP_NUM_THREADS
 compute threads, if no option says it
+.TP
+.B LUA_INIT_5_4, LUA_INIT, LUA_PATH, LUA_CPATH
+as for
+.BR lua5.4 (1)
+.TP
+.B SLUICE_INIT, SLUICE_HISTORY
+the prompt's start-up file and the file of its earlier lines; none if empty
 .SH FILES
 .TP
 .I runs/NAME\-0001
-a run: recipe.lua, run.json, metrics.jsonl, events.jsonl, samples/, checkpoints/
+a run: recipe.lua, code/, run.json, metrics.jsonl, events.jsonl, samples/, checkpoints/
+.TP
+.I ~/.config/sluice/init.lua, ~/.local/state/sluice/history
+of the prompt, where SLUICE_INIT and SLUICE_HISTORY name no others
 ]]
 
+-- Text as groff takes it, whatever encoding it expects.
 local function escape(text)
-  return (text:gsub("\\", "\\e"):gsub("%-", "\\-"):gsub("\n([.'])", "\n\\&%1"):gsub("^([.'])", "\\&%1"))
+  text = text:gsub("\\", "\\e"):gsub("%-", "\\-"):gsub("\n([.'])", "\n\\&%1"):gsub("^([.'])", "\\&%1")
+  return (text:gsub("[\xc2-\xf4][\x80-\xbf]+", function(c) return ("\\[u%04X]"):format(utf8.codepoint(c)) end))
 end
 
 -- What stands for an option's or an argument's values in a usage.

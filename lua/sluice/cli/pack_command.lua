@@ -16,13 +16,29 @@ local function declare(p)
   arguments.json_flag(p)
 end
 
+-- Options that this kind of source has no use for are refused.
+local function check_source(o, kind, takes)
+  for _, name in ipairs { "size", "channels", "index", "on_bad" } do
+    if o[name] and name ~= takes then
+      arguments.fail(("pack: --%s is for a folder of pictures; %s is %s, whose images stay as they are"):format(name, o.source, kind))
+    end
+  end
+end
+
 local function source_of(path, o)
-  if path:match("%.np[zy]$") or path:match("%.safetensors$") then return sluice.data.npz(path) end
-  if path:match("%.pack$") then return sluice.data.pack(path, { on_bad = o.on_bad }) end
+  if path:match("%.np[zy]$") or path:match("%.safetensors$") then
+    check_source(o, "a tensor file")
+    return sluice.data.npz(path)
+  elseif path:match("%.pack$") then
+    check_source(o, "a pack", "on_bad")
+    return sluice.data.pack(path, { on_bad = o.on_bad })
+  end
   return sluice.data.folder(path, { size = o.size, channels = o.channels, index = o.index, on_bad = o.on_bad })
 end
 
 local function run(o)
+  arguments.check_output("output", o.output)
+  if o.size and o.size < 1 then arguments.fail(("pack: --size %d: expected at least 1"):format(o.size)) end
   local d = source_of(o.source, o)
   local line = require("sluice.progress").new { total = #d, now = core.clock, tty = core.isatty(), quiet = o.quiet }
   d:pack(o.output, { level = o.level, note = o.note, progress = function(done) line:update(done) end })
@@ -31,7 +47,7 @@ local function run(o)
     d = sluice.data.pack(o.output) -- its digest is of its own images, not of the files that they came from
     return arguments.say_json { output = o.output, images = #d, shape = d:shape(), classes = d:classes(), digest = d:digest() }
   end
-  arguments.say("%s: %d images %s%s", o.output, #d, table.concat(d:shape(), "x"),
+  arguments.say("%s: %s %s%s", o.output, arguments.count(#d, "image"), table.concat(d:shape(), "x"),
     d:classes() > 0 and (", %d classes"):format(d:classes()) or "")
 end
 

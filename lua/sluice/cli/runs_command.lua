@@ -2,25 +2,10 @@
 local arguments = require "sluice.cli.arguments"
 local core = require "sluice.core"
 local run_folder = require "sluice.run_folder"
-local sluice = require "sluice"
 
 local function declare(p)
-  p:argument("folder", "where the runs are (runs)"):args "?"
+  p:argument("folder", "where the runs are (runs), or a run"):args "?"
   arguments.json_flag(p)
-end
-
--- The last record of a .jsonl file, or nil; only its end is read.
-local function last_record(path, wanted)
-  local f <close> = io.open(path, "rb")
-  if not f then return nil end
-  local size = f:seek "end"
-  f:seek("set", math.max(0, size - 65536))
-  local found
-  for line in (f:read "a" or ""):gmatch "([^\n]+)\n" do
-    local ok, record = pcall(sluice.json.decode, line)
-    if ok and type(record) == "table" and record[wanted] ~= nil then found = record end
-  end
-  return found
 end
 
 local STATES = { ended = "done", interrupted = "interrupted", failed = "failed" }
@@ -29,7 +14,7 @@ local function look(dir, name)
   local folder = run_folder.open(dir)
   local ok, info = pcall(folder.info, folder)
   if not ok then return { name = name, dir = dir, state = "damaged" } end
-  local metric, event = last_record(dir .. "/metrics.jsonl", "loss"), last_record(dir .. "/events.jsonl", "event")
+  local metric, event = folder:last("metrics.jsonl", "loss"), folder:last("events.jsonl", "event")
   local newest = folder:checkpoints()[1]
   return {
     name = name, dir = dir, recipe = info.name, started = info.started, steps = metric and metric.step or newest and newest.step or 0,
@@ -40,13 +25,12 @@ end
 
 local function run(o)
   local root, rows = o.folder or "runs", {}
-  if o.folder and not core.exists(root) then error(("there is no folder %s"):format(root), 0) end
-  local names = core.exists(root) and core.list(root) or {}
-  table.sort(names)
-  for _, name in ipairs(names) do
+  if o.folder and not core.exists(root .. "/.") then error(("there is no folder %s"):format(root), 0) end
+  if run_folder.is_run(root) then rows[1] = look(root, root) end
+  for _, name in ipairs(core.list(root)) do
     if run_folder.is_run(root .. "/" .. name) then rows[#rows + 1] = look(root .. "/" .. name, name) end
   end
-  if o.json then return arguments.say("%s", sluice.json.encode(rows, "array")) end
+  if o.json then return arguments.say_json(rows, "array") end
   if #rows == 0 then return arguments.say("no runs in %s", root) end
   local width = 4
   for _, row in ipairs(rows) do width = math.max(width, #row.name) end

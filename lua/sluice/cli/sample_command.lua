@@ -3,6 +3,7 @@ local again = require "sluice.cli.again"
 local arguments = require "sluice.cli.arguments"
 local checkpoint = require "sluice.checkpoint"
 local core = require "sluice.core"
+local fields = require "sluice.fields"
 local made = require "sluice.made"
 local sample_fields = require "sluice.sample_fields"
 local sluice = require "sluice"
@@ -66,18 +67,27 @@ local function labels_of(text)
   return list
 end
 
--- Refused before the work: a name or folder that images cannot be written to.
-local function check_output(path)
-  if not (path:match("%.png$") or path:match("%.npz$")) then fail(("-o %s: expected a name that ends in .png or .npz"):format(path)) end
-  local folder = path:match("^(.*)/[^/]*$")
-  if folder and folder ~= "" and not core.exists(folder) then fail(("-o %s: there is no folder %s"):format(path, folder)) end
+-- Options that contradict each other, or would change nothing. output: where the images go
+local function check_together(o, output)
+  if o.class and o.labels then fail("--class and --labels both say which classes; give one of them") end
+  if o.columns and o.columns < 1 then fail(("--columns %d: expected at least 1"):format(o.columns)) end
+  if o.columns and output:match "%.npz$" then fail(("--columns is of a picture; -o %s has none"):format(output)) end
+end
+
+-- The same of options with what is stored; all: of sluice.sample
+local function check_effect(o, all)
+  if o.eta and o.eta ~= 0 and all.sampler ~= "ddim" then
+    fail(("--eta %g is of ddim, the sampler is %s; give --sampler ddim too"):format(o.eta, tostring(all.sampler or "ddpm")))
+  end
+  for _, name in ipairs { "cfg_interval", "cfg_channels" } do
+    if o[name] and (all.cfg or 1) == 1 then fail(("--%s: there is no guidance; give --cfg SCALE too"):format(name)) end
+  end
 end
 
 -- What the options say over `settings` (a checkpoint's, or those of a picture to be made again). -> options of sluice.sample, and the
 -- files among them: { init = { path, digest } … }
 local function options_of(o, settings, files, channels)
-  local all, used = {}, {}
-  for k, v in pairs(settings) do all[k] = v end
+  local all, used = fields.merged(settings), {}
   for _, name in ipairs(sample_fields.names "option") do
     if o[name] ~= nil then all[name] = o[name] end
   end
@@ -97,6 +107,7 @@ local function options_of(o, settings, files, channels)
   if o.labels then all.labels = labels_of(o.labels) end
   if type(all.labels) == "table" and not o.n then all.n = nil end
   all.device, all.columns = o.device, nil
+  check_effect(o, all)
   return all, next(used) and used or nil
 end
 
@@ -148,7 +159,8 @@ local function run(o)
   local source = o.source or (record and again.source(record, o.again))
   if not source then fail("sample: which run or checkpoint? sluice sample RUN|CHECKPOINT, or sluice sample --again FILE") end
   local output = o.output or "samples.png"
-  check_output(output)
+  check_together(o, output)
+  arguments.check_output("-o", output, { ".png", ".npz" })
   arguments.use_machine(o)
   local loaded = sluice.load(source, { recipe = o.recipe })
   if record then again.check(record, loaded, o) end
@@ -157,7 +169,7 @@ local function run(o)
   local images, labels, info = checkpoint.sample(loaded, {}, options, { files = files, stop = watch(o) })
   write_images(output, images, labels, info, o.columns or (record and record.layout and record.layout.columns)
     or (not info.kept and loaded.sample.columns) or nil)
-  if not o.json then return arguments.say("%s: %d images", output, #images) end
+  if not o.json then return arguments.say("%s: %s", output, arguments.count(#images, "image")) end
   arguments.say_json { output = output, images = #images, seed = info.seed, checkpoint = loaded.checkpoint,
     labels = labels and labels:totable() or nil }
 end

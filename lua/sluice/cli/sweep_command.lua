@@ -1,5 +1,6 @@
 -- sluice sweep
 local arguments = require "sluice.cli.arguments"
+local fields = require "sluice.fields"
 local sluice = require "sluice"
 
 local function declare(p)
@@ -13,36 +14,15 @@ local function declare(p)
   arguments.json_flag(p)
 end
 
--- The rows for JSON, which has no numbers that are not finite.
-local function plain(rows)
-  local list = {}
-  for i, row in ipairs(rows) do
-    list[i] = {}
-    for k, v in pairs(row) do
-      local finite = type(v) ~= "number" or (v == v and math.abs(v) < math.huge)
-      list[i][k] = finite and v or tostring(v)
-    end
-  end
-  return list
-end
-
-local function over(defaults, set)
-  local all = {}
-  for _, t in ipairs { defaults or {}, set } do
-    for k, v in pairs(t) do all[k] = v end
-  end
-  return all
-end
-
 local function run(o)
   arguments.use_machine(o)
   local file = require("sluice.sweep").load(o.file)
-  local options = over(file, { set = over(file.set, arguments.settings(o.set)), out = o.out, device = o.device })
+  local options = fields.merged(file, { set = fields.merged(file.set, arguments.settings(o.set)), out = o.out, device = o.device })
   for _, flag in ipairs { "dry", "retry", "quiet" } do options[flag] = o[flag] or options[flag] end
   if options.dry then options.quiet = true end -- the list goes to standard output
   local rows = sluice.sweep(options)
   if o.json then
-    arguments.say_json { out = options.out, dry = options.dry or false, runs = plain(rows) }
+    arguments.say_json { out = options.out, dry = options.dry or false, runs = rows }
   else
     arguments.say("%s", tostring(rows))
     if not options.dry then arguments.say("%s/results.csv", options.out) end

@@ -5,7 +5,7 @@ local sluice = require "sluice"
 local fail = arguments.fail
 
 local function declare(p)
-  p:argument("recipe", "a Lua file that returns a sluice.recipe"):args "?"
+  p:argument("recipe", "a Lua file that returns a sluice.recipe, or trains one"):args "?"
   p:option("--set", "changes one of the recipe's defaults"):argname("key=value"):count("*")
   p:option("--out", "folder of the run (runs/NAME-0001)"):argname("DIR")
   p:option("--resume", "goes on with the run in DIR, by its stored recipe unless one is given"):argname("DIR"):args "?"
@@ -14,19 +14,10 @@ local function declare(p)
   arguments.json_flag(p)
 end
 
-local function load_recipe(path)
-  local r = require("sluice.code").load_recipe(path)
-  if not require("sluice.recipe").is(r) then
-    fail(("%s does not return a recipe; its last line should be `return recipe`"):format(path))
-  end
-  return r
-end
-
 local function tell(run, json)
   local last = run.last
   if json then
-    local finite = last and math.abs(last.loss) < math.huge
-    arguments.say_json { dir = run.dir, name = run.name, steps = run.steps, loss = finite and last.loss or nil }
+    arguments.say_json { dir = run.dir, name = run.name, steps = run.steps, loss = last and last.loss }
   elseif last then
     arguments.say("%s: %d steps, last loss %.4f", run.dir, run.steps, last.loss)
   end
@@ -38,7 +29,7 @@ local function run(o)
   if o.resume and not resume then fail("train: --resume: which run? sluice train --resume DIR") end
   if not o.recipe and not resume then fail("train: which recipe? sluice train RECIPE, or sluice train --resume DIR") end
   if resume and o.out and resume ~= o.out then fail("train: --out and --resume name different folders") end
-  tell(sluice.train(o.recipe and load_recipe(o.recipe), {
+  tell(sluice.train(o.recipe and require("sluice.code").load_recipe(o.recipe), {
     set = arguments.settings(o.set), out = not resume and o.out or nil, resume = resume, device = o.device, quiet = o.quiet,
   }), o.json)
 end

@@ -1,6 +1,7 @@
 -- What may stand at the cursor: names of live values, option names inside a call's braces, files inside a string.
 local core = require "sluice.core"
 local names = require "sluice.repl.names"
+local text_width = require "sluice.text_width"
 
 local complete = {}
 
@@ -241,9 +242,7 @@ local function common(list)
   return first:sub(1, n)
 end
 
-local function width(text)
-  return utf8.len(text) or #text
-end
+local width = text_width.of
 
 -- The names in columns, down and then across.
 function complete.columns(list, columns)

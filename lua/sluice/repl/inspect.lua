@@ -1,5 +1,6 @@
 -- Values as the prompt prints them: tables a few levels deep, keys sorted, of bounded length; nothing of a user's code runs but
 -- __tostring.
+local fields = require "sluice.fields"
 local sluice = require "sluice"
 
 local inspect = {}
@@ -33,7 +34,7 @@ end
 
 -- A tensor inside a table: what it is, not its numbers.
 local function short_tensor(t)
-  local ok, text = pcall(function() return ("tensor %s [%s]"):format(t:dtype(), table.concat(t:shape(), ",")) end)
+  local ok, text = pcall(function() return "tensor " .. fields.what(t) end)
   return ok and text or (inspect.string_of(t):match "^[^\n]*")
 end
 

@@ -37,7 +37,8 @@ local function behind(v)
   return type(upvalue) == "table" and upvalue or nil
 end
 
--- Names of documented fields: { name, type, text } rows, with those of the entry `of`. Positions, and fields of tables inside, are left out.
+-- Names of documented fields: { name, type, text } rows, with those of the entry `of`. Positions, and fields of tables inside, are left
+-- out.
 local function add_fields(list, rows)
   if not rows then return list end
   for _, row in ipairs(rows) do
@@ -176,6 +177,18 @@ function names.options_of(f)
   return nil, of_operation(f)
 end
 
+-- The methods of each class of userdata: { tensor = { item = function … } … }
+function names.classes()
+  local all = {}
+  for name, meta in pairs(debug.getregistry()) do
+    local class = type(name) == "string" and type(meta) == "table" and name:match "^sluice%.(%a+)$"
+    local index = class and (rawget(meta, "methods") or rawget(meta, "__index"))
+    if type(index) == "function" then index = select(2, debug.getupvalue(index, 1)) end
+    if type(index) == "table" then all[class] = index end
+  end
+  return all
+end
+
 -- --- the nearest name ---
 
 local function all_of(kind)
@@ -183,12 +196,8 @@ local function all_of(kind)
   local list = {}
   if kind == "method" then
     list = names.members(sluice)
-    for name, meta in pairs(debug.getregistry()) do
-      if type(name) == "string" and name:match "^sluice%." and type(meta) == "table" then
-        local index = rawget(meta, "methods") or rawget(meta, "__index")
-        if type(index) == "function" then index = select(2, debug.getupvalue(index, 1)) end
-        for method in next, type(index) == "table" and index or {} do list[#list + 1] = method end
-      end
+    for _, methods in pairs(names.classes()) do
+      for method in next, methods do list[#list + 1] = method end
     end
     return list
   end

@@ -4,6 +4,7 @@ local help = require "sluice.help"
 local inspect = require "sluice.repl.inspect"
 local names = require "sluice.repl.names"
 local sluice = require "sluice"
+local text_width = require "sluice.text_width"
 
 local tools = {}
 
@@ -37,14 +38,9 @@ local function in_table(t, f, prefix, depth)
 end
 
 local function in_classes(f)
-  for name, meta in pairs(debug.getregistry()) do
-    local class = type(name) == "string" and type(meta) == "table" and name:match "^sluice%.(%a+)$"
-    local index = class and (rawget(meta, "methods") or rawget(meta, "__index"))
-    if type(index) == "function" then index = select(2, debug.getupvalue(index, 1)) end
-    if type(index) == "table" then
-      for method, v in next, index do
-        if rawequal(v, f) then return class .. ":" .. method end
-      end
+  for class, methods in pairs(names.classes()) do
+    for method, v in next, methods do
+      if rawequal(v, f) then return class .. ":" .. method end
     end
   end
 end
@@ -113,9 +109,8 @@ end
 local function wrapped(text, columns)
   local rows = {}
   for row in (text .. "\n"):gmatch "([^\n]*)\n" do
-    while (utf8.len(row) or #row) > columns do
-      local stop = utf8.offset(row, columns) or columns
-      local cut = row:sub(1, stop):match "^.*() "
+    while text_width.of(row) > columns do
+      local cut = text_width.cut(row, columns):match "^%s*%S.*() " -- not in the indentation
       if not cut then break end
       rows[#rows + 1] = row:sub(1, cut - 1)
       row = "  " .. row:sub(cut + 1)
