@@ -367,11 +367,22 @@ static int l_resize(lua_State *L) {
   return slL_try(L, sl_resize(image, height, width, filter ? SL_RESIZE_BICUBIC : SL_RESIZE_BOX, slL_push_tensor(L)));
 }
 
+static int l_tostring(lua_State *L) {
+  const sl_dataset *d = check(L, 1);
+  sl_shape s = sl_dataset_image_shape(d);
+  lua_pushfstring(L, "%I images %s", (LUAI_UACINT)sl_dataset_count(d), sl_shape_text(&s));
+  if (sl_dataset_classes(d) > 0) lua_pushfstring(L, ", %I classes", (LUAI_UACINT)sl_dataset_classes(d));
+  else lua_pushliteral(L, "");
+  lua_concat(L, 2);
+  return 1;
+}
+
 static const luaL_Reg methods[] = {{"get", l_get},         {"shape", l_shape},   {"classes", l_classes},
                                    {"batch", l_batch},     {"names", l_names},   {"all", l_all},
                                    {"split", l_split},     {"digest", l_digest}, {"note", l_note},
                                    {"pack", l_write_pack}, {NULL, NULL}};
-static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_gc}, {"__len", l_len}, {NULL, NULL}};
+static const luaL_Reg meta[] = {
+    {"__gc", l_gc}, {"__close", l_gc}, {"__len", l_len}, {"__tostring", l_tostring}, {NULL, NULL}};
 static const luaL_Reg makers[] = {
     {"npz", l_npz}, {"tensors", l_tensors}, {"pack", l_pack}, {"folder", l_folder}, {NULL, NULL}};
 

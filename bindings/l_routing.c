@@ -150,8 +150,11 @@ static void read_window(lua_State *L, const mask_call *m) {
   lua_Integer first = lua_tointegerx(L, -2, &ok1), last = lua_tointegerx(L, -1, &ok2);
   if (!ok1 || !ok2 || first < 1 || last > m->C || first > last + 1) {
     const char *first_text = slL_what(L, -2), *last_text = slL_what(L, -2); /* each pushes itself */
-    slL_error(L, "routing.custom: at t = %I the function returned the window %s, %s; expected 1 <= first <= last <= %I",
-              (LUAI_UACINT)m->t, first_text, last_text, (LUAI_UACINT)m->C);
+    slL_error(
+        L,
+        "routing.custom: at t = %I the function returned %s, %s; expected a window, 1 <= first <= last <= %I, or a "
+        "list of zeros and ones",
+        (LUAI_UACINT)m->t, first_text, last_text, (LUAI_UACINT)m->C);
   }
   for (int64_t c = first; c <= last; c++) m->row[c - 1] = 1; /* the row came zeroed */
 }
@@ -162,10 +165,11 @@ static void read_list(lua_State *L, const mask_call *m) {
               (LUAI_UACINT)m->t, (LUAI_UACINT)lua_rawlen(L, -2), (LUAI_UACINT)m->C);
   for (int64_t c = 0; c < m->C; c++) {
     lua_rawgeti(L, -2, c + 1);
-    lua_Integer v = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_tointeger(L, -1);
-    lua_pop(L, 1);
+    lua_Number v = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_isnumber(L, -1) ? lua_tonumber(L, -1) : -1;
     if (v != 0 && v != 1)
-      slL_error(L, "routing.custom: channel %I at t = %I is not 0 or 1", (LUAI_UACINT)c + 1, (LUAI_UACINT)m->t);
+      slL_error(L, "routing.custom: channel %I at t = %I is %s, expected 0 or 1", (LUAI_UACINT)c + 1, (LUAI_UACINT)m->t,
+                slL_what(L, -1));
+    lua_pop(L, 1);
     m->row[c] = (uint8_t)v;
   }
 }

@@ -57,6 +57,19 @@ static void set_value(lua_State *L, const char *name, sl_value *v, slL_trace *tr
   lua_setfield(L, -2, name);
 }
 
+/* What a loss's s does not have is a mistake: nil would come to light only in an operation. */
+static int no_such_field(lua_State *L) {
+  static const char *const names[] = {"out", "x0", "xt", "t", "noise", "weight", "diffusion", NULL};
+  return slL_unknown(L, "the loss's s", "field", luaL_tolstring(L, 2, NULL), names);
+}
+
+static void be_strict(lua_State *L) {
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, no_such_field);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+}
+
 /* Calls the function, at 1, with symbolic tensors; what it returns is the graph's loss. 2: the diffusion. */
 static sl_value *call_loss(lua_State *L, slL_trace *trace, void *user) {
   const sl_loss_inputs *in = user;
@@ -68,10 +81,12 @@ static sl_value *call_loss(lua_State *L, slL_trace *trace, void *user) {
   set_value(L, "xt", in->xt, trace);
   set_value(L, "t", in->t, trace);
   set_value(L, "noise", in->noise, trace);
-  if (in->weight)
-    set_value(L, "weight", sl_apply(g, sl_op_find("gather"), 2, (sl_value *[]){in->weight, in->t}, NULL), trace);
+  sl_value *weight = in->weight ? sl_apply(g, sl_op_find("gather"), 2, (sl_value *[]){in->weight, in->t}, NULL)
+                                : sl_scalar(g, 1.0, SL_F32);
+  set_value(L, "weight", weight, trace);
   lua_pushvalue(L, 2);
   lua_setfield(L, -2, "diffusion");
+  be_strict(L);
   lua_call(L, 1, 1);
   sl_value *loss = slL_test_value(L, -1, trace);
   if (!loss)

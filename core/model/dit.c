@@ -255,12 +255,11 @@ static void defaults(void *config) { *(dit *)config = (dit){.config = sl_dit_def
 
 static sl_status make(sl_context *ctx, const void *config, sl_routing *routing, sl_model **out) {
   const dit *d = config;
-  SL_REQUIRE(
-      !d->block.name[0], UNSUPPORTED,
-      "its blocks were written by who trained it (\"%s\") and have to be given again: in Lua sluice.load(path, { "
-      "recipe = FILE }), on the command line --recipe FILE; a run keeps its recipe beside its checkpoints, as "
-      "recipe.lua",
-      d->block.name);
+  SL_REQUIRE(!d->block.name[0], UNSUPPORTED,
+             "its blocks are Lua functions (\"%s\"), and Lua in a file is run only when the file is named: "
+             "sluice.load(path, { "
+             "recipe = FILE }), on the command line --recipe FILE; a run keeps its recipe as recipe.lua",
+             d->block.name);
   return sl_dit_new(ctx, &d->config, routing, out);
 }
 

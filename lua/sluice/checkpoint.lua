@@ -71,10 +71,16 @@ local function strip(tensors, prefix)
   return parts
 end
 
--- For blocks written in Lua: the model of a recipe's file with a checkpoint's parameters. No file but one that the user names is run.
+-- For blocks written in Lua: the model of a recipe, or of its file, with a checkpoint's parameters. No file but one that the user names
+-- is run.
 -- meta: the checkpoint's.
 local function model_of_recipe(path, meta)
-  local r = require("sluice.code").load_recipe(path)
+  local r = path
+  if type(path) == "string" then
+    r = require("sluice.code").load_recipe(path)
+  else
+    path = "the recipe"
+  end
   local model = r:resolve(json.decode(meta.parameters)).model
   local settings = require "sluice.settings"
   local differ = settings.compare(settings.of_model(json.decode(meta.architecture)), settings.of_model(model:describe()))
@@ -93,7 +99,8 @@ function checkpoint.sample_options(of, settings, o)
   local all = fields.merged({ model = of.model, diffusion = of.diffusion }, settings, o)
   if not sluice.is_tensor(all.ema) then all.ema = checkpoint.ema(of.ema, all.ema) end
   all.columns = nil
-  if o and o.labels ~= nil and o.n == nil and (type(o.labels) == "table" or sluice.is_tensor(o.labels)) then all.n = nil end
+  local counted = o and (type(o.labels) == "table" or sluice.is_tensor(o.labels) or o.noise ~= nil)
+  if counted and o.n == nil then all.n = nil end
   return all
 end
 
@@ -183,12 +190,14 @@ local function newest(folder, read_one)
   error(("%s: none of its %d checkpoints can be read: %s"):format(folder.dir, #list, table.concat(faults, "; ")), 0)
 end
 
+local Loaded = { __name = "sluice.Loaded" }
+
 --- sluice.load(path, options?) -> loaded
 --- Reads a checkpoint, or of a run's folder the newest one that is whole. Neither the recipe nor its options are needed, except where
 --- blocks are written in Lua: their file is run only when it is named.
 --- @param path string
 --- @param options? table
---- @field recipe? string  the file whose recipe makes the model, given the checkpoint's parameters
+--- @field recipe? string|sluice.Recipe  what makes the model, given the checkpoint's parameters: a recipe, or its file
 --- @return sluice.Loaded
 --- @example
 --- local loaded = sluice.load "models/digits.safetensors"
@@ -199,11 +208,15 @@ function checkpoint.load(path, options)
     error(("sluice.load: path is %s, expected a checkpoint's or a run's path"):format(tostring(path)), 2)
   end
   local o = fields.check(options or {}, { "recipe" }, "sluice.load", 2)
-  local recipe = fields.get(o, "recipe", "string", nil, "sluice.load", 2)
+  local recipe = o.recipe
+  if recipe ~= nil and type(recipe) ~= "string" and not require("sluice.recipe").is(recipe) then
+    error(("sluice.load: recipe is %s, expected a recipe or its file's name"):format(fields.what(recipe)), 2)
+  end
   local ok, loaded = pcall(core.load_checkpoint, path, recipe and function(meta) return model_of_recipe(recipe, meta) end)
   if not ok and interrupt.is(loaded) then error(loaded, 0) end
   if not ok then error("sluice.load: " .. tostring(loaded):gsub("^[^\n]-:%d+: ", ""), 2) end
   setmetatable(loaded.sample, Settings)
+  setmetatable(loaded, Loaded)
   loaded.checkpoint = describe(loaded.path, loaded.meta, loaded.dtype)
   return loaded
 end

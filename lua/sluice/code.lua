@@ -56,6 +56,7 @@ function code.load_recipe(path)
   if not recipe.is(result) then
     error(("%s does not return a recipe; its last line should be `return recipe`"):format(path), 0)
   end
+  result.file = path -- its function may stand in another one, which this one requires
   return result
 end
 

@@ -74,7 +74,8 @@ local function spellings()
   local map = {}
   for name in pairs(texts.entries) do
     local member = name:match "^%l[%w_]*[:.]([%w_]+)$"
-    if member and name:sub(1, 7) ~= "sluice." then
+    if not member or name:sub(1, 7) == "sluice." then member = name:match "^sluice%.%l[%w_]*%.([%w_]+)$" end
+    if member then
       map[member] = map[member] or {}
       table.insert(map[member], name)
     end
@@ -103,10 +104,34 @@ local function bare(word)
   return (word:gsub("^sluice%.", ""):gsub("^t:", "tensor:"):gsub("%(%)?$", ""))
 end
 
--- The text of a name, however short; nil where there is none.
+-- Whose option or field a word is, a line each; nil if it is none's.
+local function option(word)
+  local out = {}
+  local function look(name, rows)
+    for _, row in ipairs(rows or {}) do
+      local field = row[1]:gsub("%?$", "")
+      if field == word or field:match "[^.]*$" == word then
+        out[#out + 1] = ("%s, field %s: %s"):format(name, row[1], row[2])
+        if row[3] ~= "" then fill(out, row[3], "    ") end
+      end
+      look(name, row.fields)
+    end
+  end
+  local names = fields.keys(texts.entries)
+  for _, name in ipairs(names) do
+    local e = texts.entries[name]
+    if not e.op then
+      for _, p in ipairs(e.params or {}) do look(name, p.fields) end
+      look(name, e.fields)
+    end
+  end
+  return #out > 0 and table.concat(out, "\n") or nil
+end
+
+-- The text of a name, however short, or of an option's name; nil where there is none.
 function help.find(name)
   local names = spellings()[bare(name)]
-  if not names then return nil end
+  if not names then return option(bare(name)) end
   table.sort(names)
   local out = {}
   for i, full in ipairs(names) do out[i] = text_of(texts.entries[full]) end

@@ -129,6 +129,12 @@ function Recipe:parameters(set)
   return p
 end
 
+-- { field, a method that it has, what makes it }
+local NEEDED = {
+  { "data", "digest", "sluice.data.pack(path), .folder, .npz or .tensors gives" }, { "model", "forward", "sluice.dit or sluice.adm gives" },
+  { "diffusion", "q_sample", "sluice.diffusion gives" }, { "train" },
+}
+
 --- recipe:resolve(set?) -> description, parameters
 --- What the recipe's function returns for these parameters, checked.
 --- @param set? table
@@ -146,8 +152,12 @@ function Recipe:resolve(set)
   for part, names in pairs(TRAIN_PARTS) do
     if d.train and d.train[part] ~= nil then fields.check(d.train[part], names, "recipe.train." .. part, 1) end
   end
-  for _, need in ipairs { "data", "model", "diffusion", "train" } do
-    if d[need] == nil then error(("recipe: %s is missing"):format(need), 0) end
+  for _, need in ipairs(NEEDED) do
+    local name, method, makers = table.unpack(need)
+    if d[name] == nil then error(("recipe: %s is missing"):format(name), 0) end
+    if method and not (type(d[name]) == "userdata" and d[name][method]) then
+      error(("recipe: %s is %s, expected what %s"):format(name, fields.what(d[name]), makers), 0)
+    end
   end
   return d, p
 end

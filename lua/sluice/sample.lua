@@ -17,6 +17,7 @@ end
 local function labels_of(o, n, classes, seed, level)
   local labels = o.labels
   if labels == nil then return nil end
+  if classes == 0 then error("sluice.sample: the model takes no labels, labels must be nil", level + 1) end
   local out = {}
   if labels == "balanced" then
     for i = 1, n do out[i] = (i - 1) % classes end
@@ -32,6 +33,14 @@ local function labels_of(o, n, classes, seed, level)
     local near = type(labels) == "string" and fields.nearest(labels, { "balanced", "uniform" })
     error(('sluice.sample: labels is %s, %s'):format(tostring(labels), near and ('did you mean "%s"?'):format(near)
       or 'expected a list of classes, one class, "balanced" or "uniform"'), level + 1)
+  end
+  for i, label in ipairs(out) do
+    if math.type(label) ~= "integer" then
+      error(("sluice.sample: label %d is %s, expected an integer"):format(i, tostring(label)), level + 1)
+    elseif label < 0 or label >= classes then
+      error(("sluice.sample: label %s is outside 0 … %d (it is number %d); without labels the null class is drawn"):format(
+        tostring(label), classes - 1, i), level + 1)
+    end
   end
   return out
 end
@@ -93,6 +102,28 @@ local function check_size(o, n, kept_steps, what, level)
   end
 end
 
+-- As many images as the options name: n, or those of labels, noise or init.
+local function count_of(o, what, level)
+  local n = get(o, "n", "integer", nil, what, level + 1)
+  if n then return n end
+  if type(o.labels) == "table" or sluice.is_tensor(o.labels) then return #o.labels end
+  for _, t in ipairs { o.noise or false, o.init or false } do
+    if sluice.is_tensor(t) and t:rank() >= 4 then return t:shape()[t:rank() - 3] end
+  end
+  return 1
+end
+
+-- Known images and the mask over them.
+local function edited_of(o, what, level)
+  local init, mask = o.init, o.mask
+  if sluice.is_tensor(init) and init:rank() == 3 then init = init:reshape { 1, table.unpack(init:shape()) } end
+  if sluice.is_tensor(mask) and mask:numel() > 0 and (mask:min():item() < 0 or mask:max():item() > 1) then
+    error(("%s: mask goes from %g to %g, expected 0 (init is kept) to 1 (drawn)"):format(what, mask:min():item(), mask:max():item()),
+      level + 1)
+  end
+  return init, mask
+end
+
 -- The model, and the weights to sample with, on the device that was asked for: the model moves there.
 local function place(o, what, level)
   local device = o.device
@@ -110,8 +141,7 @@ local function resolve(o, what, level)
   if o.model == nil or o.diffusion == nil then error(what .. ": model and diffusion must be given", level) end
   check_kinds(o, what, level)
   local params = place(o, what, level)
-  local listed = type(o.labels) == "table" or sluice.is_tensor(o.labels)
-  local n = get(o, "n", "integer", listed and #o.labels or 1, what, level)
+  local n = count_of(o, what, level)
   if n < 1 then error(("%s: n is %d, expected at least 1"):format(what, n), level) end
   local diffusion = diffusion_of(o, level)
   local start = get(o, "start", "integer", 0, what, level)
@@ -121,6 +151,7 @@ local function resolve(o, what, level)
   if batch < 1 then error(("%s: batch is %d, expected at least 1"):format(what, batch), level) end
   local seed = get(o, "seed", "integer", nil, what, level) or core.next_seed()
   local lo, hi = interval_of(o, what, level)
+  local init, mask = edited_of(o, what, level)
   return {
     model = o.model, diffusion = diffusion, whole = not o.diffusion.respaced and o.diffusion or nil, n = n, seed = seed, params = params,
     labels = labels_of(o, n, o.model:info().classes, seed, level),
@@ -128,7 +159,7 @@ local function resolve(o, what, level)
     cfg_lo = lo, cfg_hi = hi, precision = get(o, "precision", "string", nil, what, level),
     own = type(o.sampler) == "function" and o.sampler or nil, kind = type(o.sampler) == "string" and o.sampler or "ddpm",
     eta = get(o, "eta", "number", 0, what, level),
-    clip = get(o, "clip", "boolean", false, what, level), noise = o.noise, init = o.init, mask = o.mask, start = start, batch = batch,
+    clip = get(o, "clip", "boolean", false, what, level), noise = o.noise, init = init, mask = mask, start = start, batch = batch,
     keep = keep,
   }
 end

@@ -29,7 +29,7 @@ end
 
 -- The recipe's text and modules, as they are now; "" for one that was not made in a file.
 local function code_of(r)
-  local path = r.source:match("^@(.*)")
+  local path = r.file or r.source:match("^@(.*)")
   local text = path and disk.read(path)
   if not text then return "", {}, nil end
   return text, code.required(disk.folder_of(path)), core.absolute(path)

@@ -21,7 +21,8 @@ local areas = {
     id = "models", title = "Models",
     intro = "A model is a description until it computes: its weights come into being at first use, with `model:init(seed)` or with "
       .. "`model:load_state`.",
-    sections = { { "Making models", nil, "sluice.dit", "sluice.adm" }, { "Models", nil, "sluice.Model" }, { "Blocks in Lua", nil, "sluice.Builder" } },
+    sections = { { "Making models", nil, "sluice.dit", "sluice.adm" }, { "Models", nil, "sluice.Model" },
+      { "Blocks in Lua", nil, "sluice.Builder" } },
   },
   {
     id = "routing", title = "Routing",
@@ -70,7 +71,8 @@ local areas = {
     id = "program", title = "Program and system",
     intro = "What Sluice tells of itself and of the machine. The program's commands tell of themselves: `sluice train --help`.",
     sections = { { "The module", nil, "sluice.version", "sluice.help" }, { "The machine", nil, "sluice.devices", "sluice.memory",
-      "sluice.threads", "sluice.set_threads" }, { "The prompt", nil, "sluice.repl", "^sluice%.repl%." }, { "Other names", nil, "^sluice%." } },
+      "sluice.threads", "sluice.set_threads" },
+      { "The prompt", nil, "sluice.repl", "^sluice%.repl%." }, { "Other names", nil, "^sluice%." } },
   },
 }
 

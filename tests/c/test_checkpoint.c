@@ -88,7 +88,7 @@ static void test_what_is_no_checkpoint_is_refused(void **state) {
   write_variant(at("x"), "architecture", "{\"kind\":\"cnn\"}", 1000);
   FAILS(sl_model_load(ctx, at("x"), &none), UNSUPPORTED, "the architecture is cnn");
   write_variant(at("x"), "architecture", "{\"kind\":\"dit\",\"input\":[1,28,28],\"block\":\"mine\"}", 1000);
-  FAILS(sl_model_load(ctx, at("x"), &none), UNSUPPORTED, "its blocks were written by who trained it (\"mine\")");
+  FAILS(sl_model_load(ctx, at("x"), &none), UNSUPPORTED, "its blocks are Lua functions (\"mine\")");
   write_variant(at("x"), "architecture", "{\"kind\":\"dit\",\"hidden\":\"wide\"}", 1000);
   FAILS(sl_model_load(ctx, at("x"), &none), FORMAT, "hidden is \"wide\", expected an integer");
   write_variant(at("x"), "architecture", "{\"kind\":\"dit\",\"routing\":{\"kind\":\"table\"}}", 1000);

@@ -251,14 +251,15 @@ describe("the commands", function()
   end)
 
   it("sample takes the fields of sluice.sample", function()
-    local noise = dir .. "/noise.npz"
+    local noise, mask = dir .. "/noise.npz", dir .. "/mask.npz"
     local sluice = require "sluice"
     sluice.io.save(noise, { x = sluice.randn { 2, 1, 28, 28 } })
+    sluice.io.save(mask, { x = sluice.rand { 1, 1, 28, 28 } })
     local sample = ("sample %s --steps 3 -o %s/a.npz "):format(dir, dir)
     for _, o in ipairs {
       "--labels 1,2", "-n 2 --labels uniform", "-n 2 --class 3", "-n 2 --precision f32 --ema none --seed 4 --eta 1 --clip false",
       "-n 2 --cfg 2 --cfg_interval 100,500 --cfg_channels 1 --sampler ddpm --device cpu --batch 1", "-n 2 --noise " .. noise,
-      ("-n 2 --init %s --start 2"):format(noise), ("-n 2 --init %s --mask %s"):format(noise, noise),
+      ("-n 2 --init %s --start 2"):format(noise), ("-n 2 --init %s --mask %s"):format(noise, mask),
     } do
       local text, code = run(sample .. o)
       assert(code == 0, text)

@@ -220,6 +220,25 @@ describe("going on", function()
     refused(train(("--resume %s"):format(run)), "none of its 3 checkpoints can be read")
   end)
 
+  it("keeps the file that was trained, though its recipe is put together in another", function()
+    write(dir .. "/base_of_two.lua", [[
+      local sluice = require "sluice"
+      return function(name, width)
+        return sluice.recipe { defaults = { steps = 2 }, function(p)
+          return { name = name, data = sluice.data.tensors { images = sluice.rand({ 4, 1, 8, 8 }, { seed = 1 }) },
+            model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = width, depth = 1, heads = 2 },
+            diffusion = sluice.diffusion {}, train = { steps = p.steps, batch = 4 } }
+        end }
+      end]])
+    write(dir .. "/one_of_two.lua", 'return require "base_of_two" ("one", 16)')
+    local text, ok = train(("%s/one_of_two.lua --out %s/two --quiet"):format(dir, dir))
+    assert(ok, text)
+    refused(read(dir .. "/two/recipe.lua"), '"one", 16')
+    text, ok = train(("--resume %s/two --set steps=3 --quiet"):format(dir))
+    assert(ok, text)
+    refused(text, "3 steps")
+  end)
+
   it("names what is missing", function()
     refused(train "--resume /no/such/run", "there is no run /no/such/run")
     refused(train("--resume " .. dir), "is not a run's folder")

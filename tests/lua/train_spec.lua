@@ -128,6 +128,12 @@ describe("training", function()
     assert.equal(7, trainer:step().loss)
   end)
 
+  it("gives a loss the weight 1 where there is none", function()
+    local function squares(s) return (s.out:slice(2, 1, 1) - s.noise):square():mean { 2, 3, 4 } * s.weight end
+    local function plain(s) return (s.out:slice(2, 1, 1) - s.noise):square():mean { 2, 3, 4 } end
+    assert.equal(sluice.trainer(options { loss = plain }):step().loss, sluice.trainer(options { loss = squares }):step().loss)
+  end)
+
   it("says what is wrong with options", function()
     local function message(o)
       local ok, text = pcall(sluice.trainer, options(o))
@@ -142,6 +148,8 @@ describe("training", function()
     assert.truthy(message({ loss = function() return 3 end }):find("expected a tensor of per-sample losses", 1, true))
     assert.truthy(message({ loss = function(s) return s.out end }):find("one loss per sample", 1, true))
     assert.truthy(message({ loss = function() error "mine" end }):find("mine", 1, true))
+    local text = message { loss = function(s) return s.output end }
+    assert.truthy(text:find('the loss\'s s: unknown field "output"; did you mean "out"', 1, true), text)
   end)
 
   if os.getenv "SLUICE_TEST_LONG" then
@@ -232,6 +240,9 @@ describe("recipes", function()
     assert.truthy(message(recipe(function(d) d.optimiser = {} end)):find('did you mean "optimizer"', 1, true))
     assert.truthy(message(recipe(function(d) d.train.bach = 3 end)):find('did you mean "batch"', 1, true))
     assert.truthy(message(recipe(function(d) d.data = nil end)):find("data is missing", 1, true))
+    local text = message(recipe(function(d) d.data = "digits.pack" end))
+    assert.truthy(text:find("data is digits.pack, expected what sluice.data.pack", 1, true), text)
+    assert.truthy(message(recipe(function(d) d.model = { "DiT-S/2" } end)):find("expected what sluice.dit or sluice.adm gives", 1, true))
   end)
 end)
 
@@ -320,6 +331,9 @@ describe("sampling", function()
     assert.truthy(message({ n = 2, cfg = 3 }):find("labels are not given", 1, true))
     assert.truthy(message({ n = 2, labels = { 1 } }):find("1 labels for n = 2", 1, true))
     assert.truthy(message({ n = 1, labels = { 7 } }):find("label 7 is outside 0", 1, true))
+    assert.truthy(message({ n = 1, labels = model:info().classes }):find("without labels the null class is drawn", 1, true))
+    assert.truthy(message({ n = 1, init = sluice.zeros { 1, 8, 8 }, mask = sluice.full({ 8, 8 }, 255) }):find("mask goes from 255 to 255",
+      1, true))
     assert.truthy(message({ n = 1, sampler = "euler" }):find("there are ddpm and ddim", 1, true))
     assert.truthy(message({ n = 1, steps = 5, diffusion = d:respace "10" }):find("respaced already", 1, true))
     assert.truthy(message({ n = 1, noise = sluice.zeros { 1, 1, 4, 4 } }):find("expected f32 [1,1,8,8]", 1, true))
@@ -339,6 +353,15 @@ describe("sampling", function()
     local x, labels = sluice.sample { model = model, diffusion = d, steps = 2, seed = 1, labels = two }
     assert.equal(2, #x)
     assert.same({ 2, 0 }, labels:totable())
+  end)
+
+  it("counts images by the noise, or the known images", function()
+    local three = sluice.randn({ 3, 1, 8, 8 }, { seed = 1 })
+    assert.equal(3, #sluice.sample { model = model, diffusion = d, steps = 2, seed = 1, noise = three })
+    assert.equal(3, #sluice.sample { model = model, diffusion = d, steps = 2, seed = 1, init = three, mask = sluice.zeros { 8, 8 } })
+    local one = three:slice(1, 1, 1)
+    local a = sluice.sample { model = model, diffusion = d, steps = 2, seed = 1, init = one:reshape { 1, 8, 8 }, start = 1 }
+    assert.equal(0, (a - sluice.sample { model = model, diffusion = d, steps = 2, seed = 1, init = one, start = 1 }):abs():max():item())
   end)
 end)
 

@@ -53,6 +53,14 @@ describe("windows", function()
     assert(not ok and raised:match "alpha is %-1", raised)
   end)
 
+  it("are zeros and ones, and nothing between", function()
+    for value, want in pairs { [0.5] = "is 0.5, expected 0 or 1", [2] = "is 2, expected 0 or 1", x = 'is "x", expected 0 or 1' } do
+      local wrong = routing.custom(function() return { 1, value } end)
+      local ok, raised = pcall(wrong.table, wrong, 3, 2)
+      assert(not ok and raised:find("channel 2 at t = 0 " .. want, 1, true), raised)
+    end
+  end)
+
   it("of DTR are the released code's", function()
     local first, last = routing.dtr { alpha = 4, beta = 0.8 }:windows { T = 1000, C = 128 }
     for _, t in ipairs { 0, 1, 371, 500, 998, 999 } do

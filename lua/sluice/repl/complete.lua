@@ -124,7 +124,7 @@ local function options_of_call(list, i)
   if v == nil then return nil end
   if not method then return names.options_of(v) end
   local class = names.class(v)
-  local what = class and class .. ":" .. method
+  local what = class and class:lower() .. ":" .. method
   local known = what and names.options(what)
   if known then return what, known end
   return nil, select(2, names.options_of(names.get(v, method)))
