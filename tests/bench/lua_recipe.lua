@@ -1,5 +1,5 @@
 -- Whether a recipe whose mask, loss weight, learning-rate schedule and loss are Lua trains as fast as one of built-in parts:
---   sluice run tests/bench/lua_recipe.lua [pairs] [hidden] [depth] [batch]     (30, 256, 6, 32)
+--   sluice run tests/bench/lua_recipe.lua [pairs] [hidden] [depth] [batch]     (300, 256, 6, 32)
 -- Both train the same network on digits; blocks of steps are timed in turn (ABBA), and the geometric mean of the ratios Lua / built-in is
 -- printed with its 95% interval (Student's t over the pairs).
 local sluice = require "sluice"
@@ -7,12 +7,12 @@ local core = require "sluice.core"
 local train_options = require "sluice.train_options"
 
 local here = debug.getinfo(1, "S").source:match("^@(.*)tests/bench/[^/]*$") or ""
-local PAIRS, HIDDEN, DEPTH, BATCH = 30, 256, 6, 32
+local PAIRS, HIDDEN, DEPTH, BATCH = 300, 256, 6, 32
 if arg then
   PAIRS, HIDDEN = tonumber(arg[1]) or PAIRS, tonumber(arg[2]) or HIDDEN
   DEPTH, BATCH = tonumber(arg[3]) or DEPTH, tonumber(arg[4]) or BATCH
 end
-local BLOCK_SECONDS <const> = 0.5
+local BLOCK_SECONDS <const> = 0.1
 
 local built_in = {
   routing = sluice.routing.dtr { alpha = 4, beta = 0.8 },
