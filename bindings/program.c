@@ -226,6 +226,7 @@ static int protected_main(lua_State *L) {
     lua_pushboolean(L, true);
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   }
+  lua_gc(L, LUA_GCINC, 150, 0, 0); /* tensors' memory is several times what Lua sees of it: collect sooner */
   luaL_openlibs(L);
   slL_search_beside_program(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
