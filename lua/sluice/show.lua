@@ -5,7 +5,7 @@ local sluice = require "sluice"
 
 local show = {}
 
-local NAMES = { "columns", "path", "timesteps", "channels", "block" }
+local NAMES = { "columns", "path", "T", "C", "block" }
 local FIRST = 25 -- images shown of a data set
 
 local function say(text)
@@ -79,9 +79,8 @@ local function from_tensor(t)
 end
 
 local function from_routing(routing, o)
-  local T, C, block = o.timesteps or 1000, o.channels or 64, o.block or 1
-  local t = routing:table(T, C, block, math.max(block, 1))
-  return from_bytes(t):reshape { 1, 1, T, C }, ("block %d: %d timesteps down, %d channels across; white is open"):format(block, T, C)
+  local image = sluice.routing.picture(routing, { T = o.T, C = o.C, block = o.block })
+  return image:reshape { 1, table.unpack(image:shape()) }, "timesteps to the right, channels upward; yellow is open"
 end
 
 local function from_dataset(d)
@@ -130,16 +129,16 @@ end
 --- @param options? table
 --- @field columns? integer  of pictures side by side; by default about as many as rows
 --- @field path? string  saves a PNG there too
---- @field timesteps? integer  of a routing's table: its rows (1000)
---- @field channels? integer  of a routing's table: its columns (64)
---- @field block? integer  of a routing's table: which block's (1)
---- @example sluice.show(sluice.routing.dtr {}, { timesteps = 200 })
+--- @field T? integer  of a routing, drawn as sluice.routing.picture does: timesteps (1000)
+--- @field C? integer  of a routing: channels (128)
+--- @field block? integer  of a routing: which block's mask (1)
+--- @example sluice.show(sluice.routing.dtr {}, { T = 200 })
 function show.show(x, o)
   if sluice.is_tensor(o) then o = nil end -- the labels in show(sluice.sample { … })
   o = fields.check(o or {}, NAMES, "sluice.show", 2)
   local columns = fields.get(o, "columns", "integer", nil, "sluice.show", 2)
   local path = fields.get(o, "path", "string", nil, "sluice.show", 2)
-  for _, name in ipairs { "timesteps", "channels", "block" } do fields.get(o, name, "integer", nil, "sluice.show", 2) end
+  for _, name in ipairs { "T", "C", "block" } do fields.get(o, name, "integer", nil, "sluice.show", 2) end
   local images, remark = images_of(x, o)
   if not images then return say(remark) end
   local terminal = core.terminal()

@@ -226,8 +226,10 @@ describe("sluice.show", function()
     assert.same({ 3, 6, 8 }, (size(sluice.zeros { 3, 6, 8 })))
     assert.same({ 3, 6, 8 }, (size(sluice.zeros({ 6, 8, 3 }, { dtype = "u8" }))))
     assert.same({ 3, 6, 8 }, (size(sluice.zeros({ 1, 6, 8, 1 }, { dtype = "u8" }))))
-    assert.same({ 3, 20, 64 }, (size(sluice.routing.dtr {}, { timesteps = 20 })))
-    assert.same({ 3, 20, 10 }, (size(sluice.routing.none(), { timesteps = 20, channels = 10 })))
+    for _, o in ipairs { {}, { T = 20 }, { T = 20, C = 10 } } do
+      local want = sluice.routing.dtr({}):picture(o):shape()
+      assert.same({ want[1], want[2], want[3] }, (size(sluice.routing.dtr {}, o)))
+    end
     local two = size(sluice.zeros { 2, 1, 6, 8 }, { columns = 2 })
     assert.truthy(two[3] > two[2])
     assert.truthy(select(2, size(sluice.arange(12):reshape { 3, 4 })):find("black is 1, white 12", 1, true))
