@@ -9,6 +9,7 @@
 
 #include "l_diffusion.h"
 #include "l_model.h"
+#include "l_trainer.h"
 #include "lcore.h"
 #include "lfields.h"
 
@@ -99,10 +100,11 @@ static sl_rates check_rates(lua_State *L, int idx) {
                     slL_field_number(L, idx, what, "copy", 0)};
 }
 
-/* core.bench_train_costs({model=, diffusion=, batch=}, {f32=, bf16=, copy=}) -> list of {op, limit, nodes, macs, bytes}
+/* core.bench_train_costs({model=, diffusion=, batch=, recompute=}, {f32=, bf16=, copy=}) -> list of {op, limit, nodes,
+ * macs, bytes}
  */
 static int l_train_costs(lua_State *L) {
-  static const char *const fields[] = {"model", "diffusion", "batch", NULL};
+  static const char *const fields[] = {"model", "diffusion", "batch", "recompute", NULL};
   luaL_checktype(L, 1, LUA_TTABLE);
   slL_options(L, 1, what, fields);
   sl_rates rates = check_rates(L, 2);
@@ -110,6 +112,7 @@ static int l_train_costs(lua_State *L) {
   o.model = slL_field_model(L, 1, what);
   o.diffusion = slL_field_diffusion(L, 1, what);
   o.batch = slL_field_integer(L, 1, what, "batch", 1);
+  slL_read_recompute(L, what, &o);
   lua_newtable(L);
   rows r = {L, 0};
   slL_try(L, sl_bench_train_costs(slL_context(L), &o, &rates, push_row, &r));

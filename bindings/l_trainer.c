@@ -1,5 +1,5 @@
 /* core.trainer (sluice.trainer): training a step at a time; sluice.train is built on it. */
-#include "train/trainer.h"
+#include "l_trainer.h"
 
 #include <string.h>
 
@@ -122,8 +122,7 @@ static void read_ema(lua_State *L, sl_train_options *o) {
   lua_pop(L, 1);
 }
 
-/* false (or nothing), true, or a word. */
-static void read_recompute(lua_State *L, const char *w, sl_train_options *o) {
+void slL_read_recompute(lua_State *L, const char *w, sl_train_options *o) {
   static const char *const words[] = {"auto", "none", "light", "blocks", NULL};
   int type = lua_getfield(L, 1, "recompute");
   int word = type == LUA_TBOOLEAN && lua_toboolean(L, -1) ? 3 : 0;
@@ -159,7 +158,7 @@ static void read_options(lua_State *L, sl_train_options *o, lua_loss *loss) {
   o->micro_batch = slL_field_integer(L, 1, w, "micro_batch", 0);
   o->seed = slL_field_seed(L, 1, w, "seed", 0);
   o->flip = slL_field_boolean(L, 1, w, "flip", false);
-  read_recompute(L, w, o);
+  slL_read_recompute(L, w, o);
   o->precision = slL_field_precision(L, 1, w);
   o->holdout = slL_field_dataset(L, 1, w, "holdout");
   o->loader_threads = (int)slL_field_integer(L, 1, w, "loader_threads", -1);

@@ -22,16 +22,15 @@ folder=${SLUICE_DEVICE_FOLDER:-build/device}
 results=${OUT:-$folder}
 export SLUICE_DEVICE=${SLUICE_DEVICE:-cuda:0}
 began=$SECONDS
-passed=0 failed=0 skipped=0
 
 # --- steps ---
 
 left() { echo $((limit - SECONDS + began)); }
-verdict() { echo "$1 $2" | tee -a "$log"; }
+verdict() { echo "$1 $2" | tee -a "$log" "$verdicts"; }
 
 # step NAME SECONDS COMMAND…: runs it unless it passed before; its status 77 means that it cannot be done here
 step() {
-  local name=$1 budget=$2 status=0 start=$SECONDS text
+  local name=$1 budget=$2 status=0 start=$SECONDS text out
   shift 2
   if grep -qxF "$part $name" "$remembered"; then
     echo "DONE $name (in a call before)"
@@ -39,40 +38,41 @@ step() {
   fi
   if (($(left) < budget / 3)); then
     verdict SKIP "$name: too little time is left in this call; repeat it"
-    skipped=$((skipped + 1))
     return 1
   fi
   ((budget > $(left))) && budget=$(left)
-  echo "--- $name" | tee -a "$log"
-  timeout -k 5 "$budget" bash -uo pipefail -c '"$@"' step "$@" 2>&1 | tee -a "$log" >"$folder/step.out"
-  status=${PIPESTATUS[0]}
-  show "$folder/step.out" "$status"
+  out=$(mktemp "$folder/step.XXXXXX")
+  timeout -k 5 "$budget" bash -uo pipefail -c '"$@"' step "$@" >"$out" 2>&1
+  status=$?
   text="$name ($((SECONDS - start)) s)"
-  case $status in
-    0)
-      verdict PASS "$text"
-      echo "$part $name" >>"$remembered"
-      passed=$((passed + 1))
-      ;;
-    77)
-      verdict SKIP "$text"
-      skipped=$((skipped + 1))
-      ;;
-    124 | 137)
-      verdict TIMEOUT "$name: stopped after $budget s"
-      failed=$((failed + 1))
-      ;;
-    *)
-      verdict FAIL "$text, status $status"
-      failed=$((failed + 1))
-      ;;
-  esac
+  {
+    flock 9 # steps at once say what they have to say one after another
+    echo "--- $name" | tee -a "$log"
+    cat "$out" >>"$log"
+    show "$out" "$status"
+    case $status in
+      0)
+        verdict PASS "$text"
+        echo "$part $name" >>"$remembered"
+        ;;
+      77) verdict SKIP "$text" ;;
+      124 | 137) verdict TIMEOUT "$name: stopped after $budget s" ;;
+      *) verdict FAIL "$text, status $status" ;;
+    esac
+  } 9>>"$verdicts"
+  rm -f "$out"
   return "$status"
+}
+
+# Steps whose times are not looked at run side by side, as many as the machine has cores
+at_once() {
+  while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n; done
+  step "$@" &
 }
 
 # What a step printed, but for what passed in it; of much that went wrong the marked lines and the end
 show() {
-  local shown=$folder/step.shown
+  local shown=$1.shown
   grep -vE '^PASS |^\[ (RUN|      OK|  PASSED)' "$1" >"$shown"
   if (($(wc -l <"$shown") <= 60)); then
     cat "$shown"
@@ -82,6 +82,7 @@ show() {
   else
     tail -n 6 "$shown"
   fi
+  rm -f "$shown"
 }
 
 # --- the archive ---
@@ -214,13 +215,14 @@ check() {
   command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
   step "attention" 60 "$sluice" run tests/lua/device_checks.lua attention
   step "recording" 60 recording
-  step "every operation" 240 operations
-  for name in golden_dit golden_adm golden_chain train trace device; do step "spec $name" 120 spec $name; done
-  for name in golden_diffusion golden_ops; do step "spec $name, eager" 90 eager_spec $name; done
-  step "repeated runs, recorded and not" 60 repeats
-  step "the quickstart learns" 180 learns
-  step "memcheck" 70 memory_checker memcheck 60
-  step "racecheck" 70 memory_checker racecheck 60
+  at_once "every operation" 240 operations
+  for name in golden_dit golden_adm golden_chain train trace device block adm sample; do at_once "spec $name" 120 spec $name; done
+  for name in golden_diffusion golden_ops; do at_once "spec $name, eager" 90 eager_spec $name; done
+  at_once "repeated runs, recorded and not" 90 repeats
+  at_once "the quickstart learns" 180 learns
+  at_once "memcheck" 160 memory_checker memcheck 150
+  at_once "racecheck" 160 memory_checker racecheck 150
+  wait
 }
 
 # --- speed ---
@@ -280,6 +282,9 @@ folder=$(realpath "$folder") results=$(realpath "$results")
 remembered=$folder/done
 [ -n "$again" ] && rm -f "$remembered"
 touch "$remembered"
+verdicts=$folder/verdicts
+: >"$verdicts"
+count() { grep -cE "^($1) " "$verdicts"; }
 case "$part ${1:-}" in
   check*) limit=450 ;;
   "train S") limit=330 ;;
@@ -294,5 +299,6 @@ export bin sluice folder results log
 export -f doctor recording operations spec eager_spec learns repeats memory_checker bench peer
 echo "tests/device.sh $part $* on $SLUICE_DEVICE with $sluice" | tee -a "$log"
 "$part" "$@"
-echo "$part: $passed passed, $failed failed, $skipped left out; $((SECONDS - began)) s, log in $log" | tee -a "$log"
+failed=$(count 'FAIL|TIMEOUT')
+echo "$part: $(count PASS) passed, $failed failed, $(count SKIP) left out; $((SECONDS - began)) s, log in $log" | tee -a "$log"
 ((failed == 0))

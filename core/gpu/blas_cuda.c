@@ -5,11 +5,11 @@
 #include "gpu/blas.h"
 
 #include <cublasLt.h>
-#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "gpu/gpu_fastest.h"
 #include "gpu/gpu_libraries.h"
 
 #define CALLS(X)                                                                                                       \
@@ -72,7 +72,7 @@ struct sl_blas_plan {
   bool tuned;
 };
 
-enum { MAX_WORKSPACE = 32 << 20, ASKED = 4, MAX_TRIES = 16 };
+enum { MAX_WORKSPACE = 32 << 20, ASKED = 4 };
 
 #define LT_TRY(expr)                                                                                                   \
   do {                                                                                                                 \
@@ -432,59 +432,28 @@ static sl_status point(const sl_blas_plan *p, const operands *o) {
 
 /* --- tuning --- */
 
-typedef struct timer {
-  cudaStream_t stream;
-  cudaEvent_t start, stop;
-} timer;
+typedef struct candidates {
+  const sl_blas_plan *plan;
+  const operands *o;
+  cublasLtMatmulHeuristicResult_t result[SL_GPU_FASTEST_MOST];
+} candidates;
 
-static sl_status cuda_check(cudaError_t e, const char *what) {
-  return e == cudaSuccess ? SL_STATUS_OK
-                          : sl_fail(SL_STATUS_DEVICE, "cuBLASLt: %s failed: %s", what, cudaGetErrorString(e));
+static sl_status run_candidate(void *user, int i) {
+  const candidates *c = user;
+  return launch(c->plan, &c->result[i].algo, c->o, 0.0f, c->result[i].workspaceSize);
 }
 
-/* Milliseconds of a few runs; the first one, which may load the kernel, is not counted. */
-static sl_status time_one(const sl_blas_plan *p, const timer *t, const operands *o,
-                          const cublasLtMatmulHeuristicResult_t *r, float *ms) {
-  enum { RUNS = 5 };
-  for (int i = 0; i <= RUNS; i++) {
-    if (i == 1) SL_TRY(cuda_check(cudaEventRecord(t->start, t->stream), "cudaEventRecord"));
-    SL_TRY(launch(p, &r->algo, o, 0.0f, r->workspaceSize));
-  }
-  SL_TRY(cuda_check(cudaEventRecord(t->stop, t->stream), "cudaEventRecord"));
-  SL_TRY(cuda_check(cudaEventSynchronize(t->stop), "cudaEventSynchronize"));
-  return cuda_check(cudaEventElapsedTime(ms, t->start, t->stop), "cudaEventElapsedTime");
-}
-
-/* An algorithm that cannot run loses. The first guess stays unless another one is 2 % faster: noise changes no bits. */
-static void choose(sl_blas_plan *p, const timer *t, const operands *o, const cublasLtMatmulHeuristicResult_t *r,
-                   int n) {
-  float best = 0.0f;
-  for (int i = 0; i < n; i++) {
-    float ms = 0.0f;
-    if (time_one(p, t, o, &r[i], &ms) != SL_STATUS_OK || (best > 0.0f && ms > 0.98f * best)) continue;
-    best = ms > 0.0f ? ms : best;
-    p->algo = r[i].algo;
-  }
-  found *f = known(p->gpu->blas, &p->q);
-  if (f) f->tuned = true;
-  if (f) f->algo = p->algo; /* needs no more workspace than the one before */
-}
-
+/* Candidates are the first guess and what needs no more workspace than it. */
 static sl_status tune(sl_blas_plan *plan, const operands *o, int tries) {
-  timer t = {.stream = (cudaStream_t)plan->gpu->stream};
-  cublasLtMatmulHeuristicResult_t results[MAX_TRIES];
-  int count = 0;
-  cublasStatus_t found_some =
-      search(plan->gpu->blas, plan, plan->workspace, tries < MAX_TRIES ? tries : MAX_TRIES, results, &count);
-  if (found_some != CUBLAS_STATUS_SUCCESS || count < 2) return SL_STATUS_OK;
-  sl_status status;
-  SL_GOTO(cuda_check(cudaEventCreate(&t.start), "cudaEventCreate"));
-  SL_GOTO(cuda_check(cudaEventCreate(&t.stop), "cudaEventCreate"));
-  choose(plan, &t, o, results, count);
-done:
-  if (t.start) cudaEventDestroy(t.start);
-  if (t.stop) cudaEventDestroy(t.stop);
-  return status;
+  enum { MOST = SL_GPU_FASTEST_MOST - 1 };
+  candidates c = {plan, o, {{.algo = plan->algo, .workspaceSize = plan->workspace}}};
+  int count = 0, best = 0;
+  cublasStatus_t s = search(plan->gpu->blas, plan, plan->workspace, tries < MOST ? tries : MOST, c.result + 1, &count);
+  if (s == CUBLAS_STATUS_SUCCESS) SL_TRY(sl_gpu_fastest(plan->gpu->stream, count + 1, run_candidate, &c, &best));
+  plan->algo = c.result[best].algo;
+  found *f = known(plan->gpu->blas, &plan->q);
+  if (f) f->tuned = true, f->algo = plan->algo;
+  return SL_STATUS_OK;
 }
 
 sl_status sl_blas_run(sl_blas_plan *plan, void *c, const void *a, const void *b, void *bias, void *aux, bool accumulate,

@@ -1,8 +1,9 @@
-/* cuDNN's handle, plans that are kept, running and timing. */
+/* cuDNN's handle, plans that are kept, running and tuning. */
 #include <dlfcn.h>
 #include <string.h>
 
 #include "gpu/dnn_graph_cuda.h"
+#include "gpu/gpu_fastest.h"
 #include "gpu/gpu_libraries.h"
 
 /* What equal plans share. */
@@ -225,68 +226,32 @@ static sl_status execute(const sl_dnn_plan *p, const sl_dnn_engine *e) {
   return sl__dnn_status(d, d->BackendExecute(d->handle, e->exec, p->pack), "running a plan");
 }
 
-/* --- timing --- */
+/* --- tuning --- */
 
-typedef struct timer {
-  cudaStream_t stream;
-  cudaEvent_t start, stop;
-} timer;
+typedef struct candidates {
+  const sl_dnn_plan *plan;
+  sl_dnn_engine engine[SL_GPU_FASTEST_MOST];
+} candidates;
 
-static sl_status cuda_check(cudaError_t e, const char *what) {
-  return e == cudaSuccess ? SL_STATUS_OK
-                          : sl_fail(SL_STATUS_DEVICE, "cuDNN: %s failed: %s", what, cudaGetErrorString(e));
-}
-
-/* Milliseconds of RUNS runs, after one that counts for nothing. */
-static sl_status time_engine(const sl_dnn_plan *p, const sl_dnn_engine *e, const timer *t, float *ms) {
-  enum { RUNS = 3 };
-  for (int i = 0; i <= RUNS; i++) {
-    if (i == 1) SL_TRY(cuda_check(cudaEventRecord(t->start, t->stream), "cudaEventRecord"));
-    SL_TRY(execute(p, e));
-  }
-  SL_TRY(cuda_check(cudaEventRecord(t->stop, t->stream), "cudaEventRecord"));
-  SL_TRY(cuda_check(cudaEventSynchronize(t->stop), "cudaEventSynchronize"));
-  return cuda_check(cudaEventElapsedTime(ms, t->start, t->stop), "cudaEventElapsedTime");
-}
-
-static sl_status fastest(const sl_dnn_plan *p, const sl_dnn_engine *e, int n, int *best) {
-  timer t = {.stream = (cudaStream_t)p->of->dnn->stream};
-  float least = 0, ms = 0;
-  sl_status status;
-  SL_GOTO(cuda_check(cudaEventCreate(&t.start), "cudaEventCreate"));
-  SL_GOTO(cuda_check(cudaEventCreate(&t.stop), "cudaEventCreate"));
-  for (int i = 0; i < n; i++) {
-    SL_GOTO(time_engine(p, &e[i], &t, &ms));
-    if (i == 0 || ms < least) *best = i, least = ms;
-  }
-done:
-  if (t.start) cudaEventDestroy(t.start);
-  if (t.stop) cudaEventDestroy(t.stop);
-  return status;
-}
-
-/* Exchanges the engine for the fastest of those that were found. */
-static sl_status choose(sl_dnn_plan *p, sl_dnn_engine *e, int n) {
-  sl_dnn_engine *now = &p->of->engine, before = *now;
-  int best = 0;
-  if (n < 2) return SL_STATUS_OK;
-  SL_TRY(fastest(p, e, n, &best));
-  *now = e[best];
-  e[best] = before;
-  return SL_STATUS_OK;
+static sl_status run_candidate(void *user, int i) {
+  const candidates *c = user;
+  return execute(c->plan, &c->engine[i]);
 }
 
 /* Exchanges the engine for the fastest, before anything was recorded that launches it. */
 static sl_status tune(sl_dnn_plan *p, int tries) {
-  enum { MOST = 16 };
+  enum { MOST = SL_GPU_FASTEST_MOST - 1 };
   sl_dnn_shared *s = p->of;
-  sl_dnn_engine e[MOST];
+  candidates c = {.plan = p, .engine = {s->engine}};
   sl_dnn_graph g;
+  int best = 0;
   sl__dnn_graph_build(&g, s->dnn, &s->recipe);
-  const int n = sl__dnn_search(&g, tries < MOST ? tries : MOST, s->bytes, e);
+  const int n = 1 + sl__dnn_search(&g, tries < MOST ? tries : MOST, s->bytes, c.engine + 1);
   sl__dnn_graph_free(&g);
-  sl_status status = choose(p, e, n);
-  for (int i = 0; i < n; i++) sl__dnn_engine_free(s->dnn, &e[i]);
+  sl_status status = sl_gpu_fastest(s->dnn->stream, n, run_candidate, &c, &best);
+  s->engine = c.engine[best];
+  for (int i = 0; i < n; i++)
+    if (i != best) sl__dnn_engine_free(s->dnn, &c.engine[i]);
   return status;
 }
 

@@ -128,7 +128,8 @@ local function start(o)
   runner.model = model
   return runner, {
     name = o.work, title = runner.title, model = o.model, parameters = (model:count()), precision = o.precision,
-    residual = o.residual or "f32", routing = o.routing, batch = o.batch, device = model:device(),
+    residual = o.residual or "f32", routing = o.routing, recompute = o.recompute, batch = o.batch,
+    device = model:device(),
   }
 end
 
@@ -210,7 +211,8 @@ local function measured(o)
 end
 
 -- given: name (rates, train, sample, forward; nil: rates, and training of a small model), device, model, batch, precision, residual,
--- routing, cfg, steps, warmup, seconds (of one sample of a rate), profile, limits. -> a table of figures in seconds, bytes, FLOP/s
+-- routing, recompute, cfg, steps, warmup, seconds (of one sample of a rate), profile, limits
+-- -> a table of figures in seconds, bytes, FLOP/s
 function bench.run(given)
   local o = bench_options.checked(given)
   if o.limits then return computed(o) end

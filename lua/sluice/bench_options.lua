@@ -5,13 +5,14 @@ local bench_options = {}
 
 bench_options.works = { "rates", "train", "sample", "forward" }
 bench_options.names = {
-  "name", "device", "model", "batch", "precision", "residual", "routing", "cfg", "steps", "warmup", "seconds", "profile", "limits",
+  "name", "device", "model", "batch", "precision", "residual", "routing", "recompute", "cfg", "steps", "warmup", "seconds", "profile",
+  "limits",
 }
 -- Which of them belong to what, beside the device; "all" is without a name.
 local TAKES = {
   rates = " seconds ",
-  all = " batch precision residual routing steps warmup seconds profile ",
-  train = " model batch precision residual routing steps warmup seconds profile limits ",
+  all = " batch precision residual routing recompute steps warmup seconds profile ",
+  train = " model batch precision residual routing recompute steps warmup seconds profile limits ",
   sample = " model batch precision residual routing cfg steps warmup seconds profile limits ",
   forward = " model batch precision residual routing steps warmup seconds profile limits ",
 }
@@ -79,6 +80,7 @@ function bench_options.checked(given)
   one_of(o, "precision", { "f32", "tf32", "bf16" })
   one_of(o, "residual", { "f32", "bf16" })
   one_of(o, "routing", { "dtr", "none" })
+  one_of(o, "recompute", { "auto", "none", "light", "blocks" })
   if o.limits then
     for _, key in ipairs { "steps", "warmup", "seconds" } do
       if o[key] ~= nil then bench_options.refuse("%s is given with limits, which run nothing", key) end

@@ -76,9 +76,9 @@ function bench_text.lines(result)
   end
   if result.name ~= "rates" then
     lines[#lines + 1] = ""
-    lines[#lines + 1] = ("%s, %s: batch %d, %s%s, routing %s, %s parameters"):format(result.model, result.title, result.batch,
+    lines[#lines + 1] = ("%s, %s: batch %d, %s%s, routing %s%s, %s parameters"):format(result.model, result.title, result.batch,
       result.precision, result.precision == "bf16" and (", residual " .. result.residual) or "", result.routing,
-      core.thousands(result.parameters))
+      result.recompute and (", recompute " .. result.recompute) or "", core.thousands(result.parameters))
     add_speed(lines, result)
     if result.operations then add_table(lines, result) end
   end

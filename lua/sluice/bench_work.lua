@@ -48,7 +48,7 @@ bench_work.makers = {}
 function bench_work.makers.train(o, model)
   local diffusion = sluice.diffusion {}
   local options = {
-    model = model, diffusion = diffusion, batch = o.batch, micro_batch = 0, lr = 1e-4, ema = { 0.9999 },
+    model = model, diffusion = diffusion, batch = o.batch, micro_batch = 0, lr = 1e-4, ema = { 0.9999 }, recompute = o.recompute,
   }
   local self, trainer = {}, nil
   function self.open()
@@ -67,7 +67,8 @@ function bench_work.makers.train(o, model)
     local seconds = self.step(n)
     return trainer:profile(), seconds
   end
-  function self.costs(rates) return core.bench_train_costs({ model = model, diffusion = diffusion, batch = o.batch }, rates) end
+  function self.costs(rates) return core.bench_train_costs(
+    { model = model, diffusion = diffusion, batch = o.batch, recompute = o.recompute }, rates) end
   -- Beside the program: noise is drawn; gradients are summed (4 bytes); AdamW and the EMA read five arrays and write all but the
   -- gradients.
   function self.rest()

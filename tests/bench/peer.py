@@ -104,6 +104,7 @@ def options(models, default, batch=8):
     g.add_argument("--what", default="", help="of train, forward, sample, with commas between; or none")
     g.add_argument("--precision", default="", choices=["f32", "bf16"])
     g.add_argument("--residual", default="f32", choices=["f32", "bf16"], help="the stream between blocks, on both sides, under bf16")
+    g.add_argument("--recompute", default="auto", choices=["auto", "none", "light", "blocks"], help="what Sluice's backward computes again")
     g.add_argument("--no-eager", action="store_true", help="only the modes of --compile")
     g.add_argument("--images", default="1,64", help="lots that are sampled together")
     g.add_argument("--cfg", type=float, default=1.5)

@@ -107,7 +107,7 @@ class Bench:
 
     def sluice(self, routing="dtr", batch=None, file="-"):
         o = self.o
-        setup = f"setup {self.name} {batch or o.batch} {file} {o.device} {o.precision} {o.residual} {routing}"
+        setup = f"setup {self.name} {batch or o.batch} {file} {o.device} {o.precision} {o.residual} {routing} {o.recompute}"
         s, macs = self.opened([o.sluice, "run", f"{HERE}/worker.lua"], setup, "macs")
         self.macs = int(macs)
         return s
@@ -183,7 +183,7 @@ class Bench:
     def record(self, **fields):
         if self.o.json:
             with open(self.o.json, "a") as f:
-                keep = {k: getattr(self.o, k) for k in ("precision", "residual", "device")}
+                keep = {k: getattr(self.o, k) for k in ("precision", "residual", "recompute", "device")}
                 f.write(json.dumps({"model": self.name, "machine": self.machine, **keep, **fields}) + "\n")
 
     def speed(self, images, passes, t):
@@ -199,7 +199,8 @@ class Bench:
         q = quartiles(ratio)
         texts, figures = zip(*(self.speed(images, passes, statistics.median(t)) for t in times))
         ours, theirs = told[0]["bytes"][0], told[1]["bytes"]
-        print(f"{what}, batch {batch}: sluice {texts[0]}; {gib(ours)}")
+        again = "" if what != "train" or self.o.recompute == "auto" else f", recompute {self.o.recompute}"
+        print(f"{what}, batch {batch}{again}: sluice {texts[0]}; {gib(ours)}")
         allocated = f" ({gib(theirs[1])} allocated)" if len(theirs) > 1 else ""
         note = "" if told[1]["note"] == "-" else "; " + told[1]["note"]
         print(f"  torch {mode} {texts[1]}; {gib(theirs[0])}{allocated}{note}")

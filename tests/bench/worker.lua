@@ -1,6 +1,6 @@
 -- Sluice's half of the comparisons with PyTorch: one command a line on standard input, one answer a line ("error …" if it failed).
---   setup MODEL BATCH FILE [DEVICE PRECISION RESIDUAL ROUTING]   makes the model, writes weights and inputs to FILE ("-": nowhere;
---                                "fresh": nowhere, and the weights are a fresh model's)
+--   setup MODEL BATCH FILE [DEVICE PRECISION RESIDUAL ROUTING RECOMPUTE]   makes the model, writes weights and inputs to FILE ("-":
+--                                nowhere; "fresh": nowhere, and the weights are a fresh model's)
 --   forward [N]                  seconds of a pass on the inputs
 --   train [N]                    seconds of a step: without N on the inputs of the file, else on a data set, drawing t and noise
 --   sample                       seconds of six guided steps, all told
@@ -16,7 +16,7 @@ local sluice = require "sluice"
 local core = require "sluice.core"
 
 local model, trainer, sampler, x, t, y, noise, out, quick
-local device, batch = "cpu", 1
+local device, batch, recompute = "cpu", 1, "auto"
 
 local function random_integers(n, top, seed)
   local list = {}
@@ -75,7 +75,8 @@ end
 
 local commands = {}
 
-function commands.setup(name, size, file, where, precision, residual, routing)
+function commands.setup(name, size, file, where, precision, residual, routing, again)
+  recompute = again or recompute
   batch, device, quick = math.tointeger(size), where or "cpu", name == "quickstart"
   local o = { device = device, precision = precision, routing = routing_of(routing) }
   if residual and not name:match "^ADM" then o.residual = residual end
@@ -114,7 +115,7 @@ function commands.forward(n)
 end
 
 local function make_trainer(data)
-  local o = { model = model, batch = batch, ema = { 0.9999 }, ema_warmup = false, data = data }
+  local o = { model = model, batch = batch, ema = { 0.9999 }, ema_warmup = false, data = data, recompute = recompute }
   o.diffusion = sluice.diffusion { schedule = "cosine", predict = quick and "x0" or "eps", variance = quick and "fixed_small" or "learned" }
   if quick then
     o.clip = 1
