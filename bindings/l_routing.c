@@ -30,7 +30,7 @@ static sl_routing *check(lua_State *L, int idx) { return slL_check_held(L, idx, 
 sl_routing *slL_opt_routing(lua_State *L, int idx, const char *what) {
   if (lua_isnoneornil(L, idx)) return NULL;
   if (!luaL_testudata(L, idx, ROUTING))
-    slL_error(L, "%s: routing is %s, expected one of sluice.routing", what, luaL_typename(L, idx));
+    slL_error(L, "%s: routing is %s, expected one of sluice.routing, as sluice.routing.dtr {}", what, slL_what(L, idx));
   return check(L, idx);
 }
 

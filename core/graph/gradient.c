@@ -62,15 +62,25 @@ static sl_value *value_of(backward *b, sl_value *v, int segment) {
   return twin_of(b, v, segment);
 }
 
-static void mark_dependence(backward *b, int n, sl_value *const *wrt) {
-  for (int i = 0; i < n; i++) b->depends[wrt[i]->id] = true;
-  for (int i = 0; i < b->n_nodes; i++) {
-    sl_node *node = b->g->nodes[i];
+/* depends: of every value of the first n_nodes nodes, all false. */
+static void mark_dependence(const sl_graph *g, int n_nodes, int n, sl_value *const *wrt, bool *depends) {
+  for (int i = 0; i < n; i++) depends[wrt[i]->id] = true;
+  for (int i = 0; i < n_nodes; i++) {
+    const sl_node *node = g->nodes[i];
     bool any = false;
-    for (int k = 0; k < node->n_in; k++) any |= node->in[k] && b->depends[node->in[k]->id];
+    for (int k = 0; k < node->n_in; k++) any |= node->in[k] && depends[node->in[k]->id];
     if (!any) continue;
-    for (int k = 0; k < node->n_out; k++) b->depends[node->out[k].id] |= sl_dtype_is_float(node->out[k].dtype);
+    for (int k = 0; k < node->n_out; k++) depends[node->out[k].id] |= sl_dtype_is_float(node->out[k].dtype);
   }
+}
+
+sl_status sl_graph_depends(const sl_graph *g, const sl_value *v, int n, sl_value *const *on, bool *out) {
+  bool *depends = sl_alloc_zero(g->ctx, (size_t)g->n_values + 1);
+  if (!depends) return SL_STATUS_OOM;
+  mark_dependence(g, g->n_nodes, n, on, depends);
+  *out = depends[v->id];
+  sl_free(g->ctx, depends);
+  return SL_STATUS_OK;
 }
 
 static sl_status add_gradient(backward *b, const sl_node *node, sl_value *to, sl_value *dx, bool folded) {
@@ -126,7 +136,7 @@ static sl_value *filled(sl_graph *g, double v, const sl_value *like) {
 static sl_status run_backward(backward *b, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt,
                               sl_value **dout) {
   sl_graph *g = b->g;
-  mark_dependence(b, n, wrt);
+  mark_dependence(g, b->n_nodes, n, wrt, b->depends);
   b->grad[loss->id] = seed ? seed : filled(g, 1.0, loss);
   for (int i = loss->node->id; i >= 0; i--)
     if (g->nodes[i]->leaf == SL_LEAF_NONE) SL_TRY(backward_node(b, g->nodes[i]));

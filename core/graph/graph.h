@@ -110,6 +110,8 @@ void sl_graph_output(sl_graph *g, const char *name, sl_value *v);
  * Values that loss does not depend on get zeros. */
 SL_MUST_USE sl_status sl_grad(sl_graph *g, sl_value *loss, sl_value *seed, int n, sl_value *const *wrt,
                               sl_recompute recompute, sl_value **dout);
+/* *out: whether v is computed from one of n values, over floats all the way, so that it has a gradient by it. */
+SL_MUST_USE sl_status sl_graph_depends(const sl_graph *g, const sl_value *v, int n, sl_value *const *on, bool *out);
 /* At each run, adds v into the flat gradient array at the parameter's place. param: a value made by sl_param_value. */
 void sl_graph_accumulate(sl_graph *g, sl_value *param, sl_value *v);
 /* A run writes v there instead of adding it: for gradients that are those of one run. */

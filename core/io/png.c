@@ -108,6 +108,17 @@ static void draw_line(const layout *l, const sl_tensor *images, sl_png_quant qua
   }
 }
 
+/* What is not finite comes of a model or a sampler that went wrong; a picture alone would not tell. */
+static void warn_nonfinite(const sl_tensor *images, const char *path) {
+  const float *f = sl_tensor_data(images);
+  const int64_t n = sl_shape_numel(sl_tensor_shape(images));
+  int64_t bad = 0;
+  for (int64_t i = 0; i < n; i++) bad += !isfinite(f[i]);
+  if (bad)
+    sl_context_log(sl_tensor_context(images), "warning: %s: %lld of %lld values are not finite; NaN is drawn black",
+                   path, (long long)bad, (long long)n);
+}
+
 static void on_write(png_structp png, png_bytep data, size_t size) {
   sl_png_job *j = png_get_io_ptr(png);
   j->status = sl_file_write(j->w, data, size);
@@ -171,6 +182,7 @@ sl_status sl_png_write_as(const char *path, const sl_tensor *images, const sl_pn
   layout l;
   sl_tensor *pixels;
   SL_TRY(prepare(images, options, &o, &l, &pixels));
+  if (sl_tensor_dtype(pixels) == SL_F32) warn_nonfinite(pixels, path);
   sl_status status = write_grid(path, &l, pixels, &o);
   sl_tensor_release(pixels);
   return status;

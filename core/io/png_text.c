@@ -22,7 +22,8 @@ static bool is_key(const char *key) {
 }
 
 sl_status sl__png_check_text(int n, const sl_png_text *text) {
-  SL_REQUIRE(n <= 0 || text, ARG, "save_png: n_text is %d, but text is NULL", n);
+  SL_REQUIRE(n >= 0, ARG, "save_png: n_text is %d, expected 0 or more", n);
+  SL_REQUIRE(n == 0 || text, ARG, "save_png: n_text is %d, but text is NULL", n);
   for (int i = 0; i < n; i++) {
     SL_REQUIRE(text[i].key && text[i].value, ARG, "save_png: text: chunk %d has a NULL in it", i + 1);
     SL_REQUIRE(is_key(text[i].key), ARG,

@@ -33,6 +33,22 @@ static sl_status check_table(const char *what, sl_tensor *t, int64_t n, bool den
   return status;
 }
 
+static sl_status check_schedule(sl_tensor *t) {
+  if (!t) return SL_STATUS_OK;
+  SL_REQUIRE(sl_tensor_dtype(t) == SL_F32 && sl_tensor_shape(t)->rank == 1 && sl_tensor_numel(t) > 0, SHAPE,
+             "optimizer: schedule is %s %s, expected f32 [steps of training]", sl_dtype_name(sl_tensor_dtype(t)),
+             sl_shape_text(sl_tensor_shape(t)));
+  sl_tensor *host = NULL;
+  SL_TRY(sl_tensor_on_host(t, &host));
+  sl_status status = SL_STATUS_OK;
+  for (int64_t i = 0; i < sl_tensor_numel(host) && status == SL_STATUS_OK; i++)
+    if (!isfinite(sl_tensor_at(host, i)))
+      status = sl_fail(SL_STATUS_NUMERIC, "optimizer: schedule at step %lld is %g, expected a finite number",
+                       (long long)i, sl_tensor_at(host, i));
+  sl_tensor_release(host);
+  return status;
+}
+
 static sl_status check_rates(const sl_train_options *o) {
   SL_REQUIRE(o->lr >= 0 && isfinite(o->lr), ARG, "optimizer: lr is %g, expected 0 or more", o->lr);
   SL_REQUIRE(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1, ARG,
@@ -77,8 +93,12 @@ sl_status sl_train_check(const sl_train_options *o) {
              "train: micro_batch is %lld, expected a divisor of batch %lld", (long long)o->micro_batch,
              (long long)o->batch);
   SL_TRY(sl_precision_check("train", o->precision));
+  SL_REQUIRE(
+      o->recompute == SL_RECOMPUTE_NONE || o->recompute == SL_RECOMPUTE_LIGHT || o->recompute == SL_RECOMPUTE_SEGMENTS,
+      ARG, "train: recompute is %d, expected one of SL_RECOMPUTE", (int)o->recompute);
   SL_REQUIRE(o->loader_threads <= 64, ARG, "train: loader threads are %d, expected 0 … 64", o->loader_threads);
   SL_TRY(check_rates(o));
+  SL_TRY(check_schedule(o->schedule));
   SL_TRY(check_table("the loss weight", o->weight, o->diffusion->steps, false));
   SL_TRY(check_table("the density of t", o->t_density, o->diffusion->steps, true));
   SL_TRY(check_data(o, o->data));
@@ -98,7 +118,13 @@ static sl_status add_gradients(sl_builder *b, sl_value *loss, sl_recompute recom
   int n = 0;
   for (int i = 0; i < b->n_values; i++)
     if (b->values[i] && sl_params_get(b->params, i)->trainable) wrt[n++] = b->values[i];
-  sl_status s = sl_grad(g, loss, NULL, n, wrt, recompute, grads);
+  bool learns = false;
+  sl_status s = sl_graph_depends(g, loss, n, wrt, &learns);
+  if (s == SL_STATUS_OK && !learns)
+    s = sl_fail(SL_STATUS_ARG,
+                "loss: it does not depend on the model's output, so that nothing would be learned; expected a "
+                "function of s.out");
+  if (s == SL_STATUS_OK) s = sl_grad(g, loss, NULL, n, wrt, recompute, grads);
   for (int i = 0; s == SL_STATUS_OK && i < n; i++) sl_graph_accumulate(g, wrt[i], grads[i]);
   sl_free(ctx, wrt);
   return s == SL_STATUS_OK ? sl_graph_status(g) : s;

@@ -50,6 +50,12 @@ function Run:sample(o)
   return checkpoint.sample(self, self.sample_settings, o)
 end
 
+-- At the prompt and in print: what became of it; the fields are for those who ask.
+function Run:__tostring()
+  local last = self.last and self.last.loss
+  return ("run %s: %d steps%s"):format(self.dir or self.name, self.steps, last and (", last loss %.4f"):format(last) or "")
+end
+
 -- A run of these fields.
 function train_run.new(t)
   return setmetatable(t, Run)

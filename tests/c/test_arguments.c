@@ -104,6 +104,13 @@ static void test_training(void **state) {
   o.model = model;
   FAILS(sl_trainer_new(ctx, &o, &tr), ARG, "model and diffusion must be given");
   o.diffusion = sl_sample_defaults(model).diffusion;
+  o.recompute = (sl_recompute)9;
+  FAILS(sl_trainer_new(ctx, &o, &tr), ARG, "recompute is 9");
+  o.recompute = SL_RECOMPUTE_NONE;
+  OK(sl_tensor_zeros(ctx, NULL, SL_F32, &SL_SHAPE(2, 2), &o.schedule));
+  FAILS(sl_trainer_new(ctx, &o, &tr), SHAPE, "schedule is f32 [2,2], expected f32 [steps of training]");
+  sl_tensor_release(o.schedule);
+  o.schedule = NULL;
   OK(sl_trainer_new(ctx, &o, &tr));
   FAILS(sl_trainer_step_on(tr, NULL, &result), ARG, "the batch is NULL");
   FAILS(sl_trainer_step_on(tr, &(sl_batch){0}, &result), ARG, "x0 is missing");

@@ -153,6 +153,7 @@ static void test_png_refused(void **state) {
   FAILS(SHAPE, "nothing", sl_png_write_as(at("x.png"), none, NULL));
   FAILS(ARG, "columns is -1", sl_png_write_as(at("x.png"), good, &(sl_png_options){.columns = -1}));
   FAILS(ARG, "scale is -1", sl_png_write_as(at("x.png"), good, &(sl_png_options){.scale = -1}));
+  FAILS(ARG, "n_text is -1", sl_png_write_as(at("x.png"), good, &(sl_png_options){.n_text = -1}));
   FAILS(ARG, "n_text is 2, but text is NULL", sl_png_write_as(at("x.png"), good, &(sl_png_options){.n_text = 2}));
   FAILS(ARG, "chunk 1 has a NULL",
         sl_png_write_as(at("x.png"), good, &(sl_png_options){.n_text = 1, .text = &(sl_png_text){"key", NULL}}));

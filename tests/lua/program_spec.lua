@@ -29,6 +29,14 @@ describe("the program", function()
     assert.equal("true\n", (run [[-e 'print(require "sluice" == sluice)']]))
   end)
 
+  it("says when a picture holds what is no number", function()
+    local name = os.tmpname() .. ".png"
+    local text, code = run(([[-e 'sluice.save_png("%s", sluice.tensor { { { 1, 0 / 0, 1 / 0 } } })']]):format(name))
+    assert.equal(("sluice: warning: %s: 2 of 3 values are not finite; NaN is drawn black\n"):format(name), text)
+    assert.equal(0, code)
+    os.remove(name)
+  end)
+
   it("finds Lua files beside itself, as in the portable archive", function()
     local dir = script ""
     os.remove(dir)

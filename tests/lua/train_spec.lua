@@ -154,6 +154,7 @@ describe("training", function()
     assert.truthy(message({ loss = function() return 3 end }):find("expected a tensor of per-sample losses", 1, true))
     assert.truthy(message({ loss = function(s) return s.out end }):find("one loss per sample", 1, true))
     assert.truthy(message({ loss = function() error "mine" end }):find("mine", 1, true))
+    assert.truthy(message({ loss = function(s) return s.noise:square():mean { 2, 3, 4 } end }):find("nothing would be learned", 1, true))
     local text = message { loss = function(s) return s.output end }
     assert.truthy(text:find('the loss\'s s: unknown field "output"; did you mean "out"', 1, true), text)
   end)
