@@ -28,7 +28,7 @@ end
 -- What follows a wrong name in a message: the nearest of `names`, or all of them.
 function fields.hint(name, names)
   local near = fields.nearest(name, names)
-  return near and (', did you mean "%s"?'):format(near) or ("; there are %s"):format(table.concat(names, ", "))
+  return near and ('; did you mean "%s"?'):format(near) or ("; there are: %s"):format(table.concat(names, ", "))
 end
 
 -- A new table with the fields of these (nil for none), a later one's over an earlier one's.
@@ -61,7 +61,7 @@ function fields.check(t, names, what, level)
   for _, name in ipairs(names) do known[name] = true end
   for key in pairs(t) do
     if not known[key] then
-      error(("%s: there is no field %s%s"):format(what, type(key) == "string" and '"' .. key .. '"' or tostring(key),
+      error(("%s: unknown field %s%s"):format(what, type(key) == "string" and '"' .. key .. '"' or tostring(key),
         fields.hint(tostring(key), names)), level)
     end
   end

@@ -206,7 +206,7 @@ describe("a sampler written in Lua", function()
       ["returned nil at step 1 of 4, expected the next x, f32 [3,2,8,8]"] = function() end,
       ["returned f32 [1,2,8,8] at step 1 of 4"] = function(s) return s.x:slice(1, 1, 1) end,
       ["returned i64 [3,2,8,8]"] = function(s) return s.x:to "i64" end,
-      ['there is no field "epss", did you mean "eps"?'] = function(s) return s.epss end,
+      ['unknown field "epss"; did you mean "eps"?'] = function(s) return s.epss end,
       ["s.x0 cannot be assigned"] = function(s) s.x0 = s.x end,
       ["s.state is 3, expected a table"] = function(s)
         s.state = 3

@@ -114,7 +114,7 @@ describe("before a sweep", function()
 
   it("what cannot run is refused in words", function()
     fails("no", { out = false }, "out is missing")
-    fails("no", { gird = {} }, 'no field "gird", did you mean "grid"?')
+    fails("no", { gird = {} }, 'unknown field "gird"; did you mean "grid"?')
     fails("no", { grid = { hiden = { 1 } } }, "grid", "the recipe has no hiden", 'did you mean "hidden"?')
     fails("no", { grid = { hidden = { 32, "wide" } } }, 'grid.hidden: hidden is "wide", expected an integer')
     fails("no", { grid = { hidden = 32 } }, "grid.hidden is 32, expected a list")

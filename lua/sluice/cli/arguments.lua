@@ -42,7 +42,7 @@ local function usage_error(p, message)
     local names = {}
     for _, option in ipairs(p._options) do table.move(option._aliases, 1, #option._aliases, #names + 1, names) end
     local near = fields.nearest(unknown, names)
-    message = ("unknown option %s%s"):format(unknown, near and (", did you mean %s?"):format(near) or "")
+    message = ("unknown option %s%s"):format(unknown, near and ("; did you mean %s?"):format(near) or "")
   end
   local name = p:_get_fullname(true)
   name = name ~= "" and name or p._name:gsub("^sluice ", "")
