@@ -1,4 +1,5 @@
-/* Sampling: images of a model. Image k depends on the seed and on k alone: neither on n nor on the batch. */
+/* Sampling: images of a model. Image k depends on the seed and on k alone: neither on n nor on the batch, but
+ * for rounding. */
 #ifndef SLUICE_SAMPLING_H
 #define SLUICE_SAMPLING_H
 

@@ -192,6 +192,16 @@ end
 
 local Loaded = { __name = "sluice.Loaded" }
 
+-- Without what only another version knows, of which loading has warned.
+local function known_settings(settings)
+  local known = { columns = true }
+  for _, name in ipairs(require("sluice.sample_fields").names "recipe") do known[name] = true end
+  for _, key in ipairs(fields.keys(settings)) do
+    if not known[key] then settings[key] = nil end
+  end
+  return settings
+end
+
 --- sluice.load(path, options?) -> loaded
 --- Reads a checkpoint, or of a run's folder the newest one that is whole. Neither the recipe nor its options are needed, except where
 --- blocks are written in Lua: their file is run only when it is named.
@@ -215,7 +225,7 @@ function checkpoint.load(path, options)
   local ok, loaded = pcall(core.load_checkpoint, path, recipe and function(meta) return model_of_recipe(recipe, meta) end)
   if not ok and interrupt.is(loaded) then error(loaded, 0) end
   if not ok then error("sluice.load: " .. tostring(loaded):gsub("^[^\n]-:%d+: ", ""), 2) end
-  setmetatable(loaded.sample, Settings)
+  setmetatable(known_settings(loaded.sample), Settings)
   setmetatable(loaded, Loaded)
   loaded.checkpoint = describe(loaded.path, loaded.meta, loaded.dtype)
   return loaded

@@ -108,6 +108,18 @@ function Made:text(layout)
   return { sluice = json.encode(record), Description = made.describe(record), Software = "Sluice " .. sluice.version }
 end
 
+--- made:save(path, images, options?)
+--- Writes a picture of the images as sluice.save_png does, with how they were made in its text, the layout included.
+---@param path string  of the PNG
+---@param images sluice.Tensor  what sluice.sample gave, or some of them
+---@param options? table  of sluice.save_png; its `text` is added
+---@example made:save("out.png", images, { columns = 2 })
+function Made:save(path, images, options)
+  local layout = fields.merged(options)
+  layout.text = nil
+  sluice.save_png(path, images, fields.merged(layout, { text = fields.merged(options and options.text, self:text(layout)) }))
+end
+
 -- The text in a picture, or in an .npz as bytes.
 local function text_in(path)
   if not path:match "%.npz$" then return sluice.png_text(path).sluice end

@@ -231,8 +231,8 @@ local function draw(r, first, n, stop)
 end
 
 --- sluice.sample(options) -> images, labels, made
---- Draws images with a model. Image k depends on the seed and on k, not on n or the batch. `loaded:sample {…}` of a loaded checkpoint or
---- run does the same with its own settings where none are given.
+--- Draws images with a model. Image k depends on the seed and on k, not (but for rounding) on n or the batch. `loaded:sample {…}` of a
+--- loaded checkpoint or run does the same with its own settings where none are given.
 ---@param options table
 ---@field model sluice.Model
 ---@field diffusion sluice.Diffusion
@@ -258,7 +258,7 @@ end
 ---@field on_step? fun(s: sluice.Sampler): boolean?  called after each step of each batch; false ends it
 ---@return sluice.Tensor images  f32 [n,C,H,W], on the CPU
 ---@return sluice.Tensor? labels  i64 [n]
----@return sluice.Made made  made.seed; made.kept = { x0 = [m,n,C,H,W], steps = list, t = list }; made:text() for sluice.save_png
+---@return sluice.Made made  made.seed; made.kept = { x0 = [m,n,C,H,W], steps = list, t = list }; made:save(path, images)
 ---@example
 ---local loaded = sluice.load "models/digits.safetensors"
 ---local images, labels, made = sluice.sample { model = loaded.model, diffusion = loaded.diffusion, n = 4, labels = "balanced",

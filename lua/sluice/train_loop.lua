@@ -5,7 +5,6 @@ local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
 local quote = require "sluice.quote"
 local sample = require "sluice.sample"
-local sluice = require "sluice"
 local train_run = require "sluice.train_run"
 
 local train_loop = {}
@@ -43,7 +42,7 @@ local function preview(run)
   local images, _, made = sample.run(options, origin)
   if interrupt.asked() then return false end
   local path = run.folder:sample_path(run.steps)
-  sluice.save_png(path, images, { columns = s.columns, text = made:text { columns = s.columns } })
+  made:save(path, images, { columns = s.columns })
   if core.isatty() and not run.quiet and core.draw then
     run.line:clear()
     core.draw(images, s.columns)
