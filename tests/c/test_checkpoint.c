@@ -1,5 +1,6 @@
 /* Checkpoints and sl_sample as a host sees them: what is loaded, what is refused and in which words, and that every
  * failed allocation comes back as a status and leaks nothing. */
+#include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -171,6 +172,14 @@ static sl_sample_options few(const sl_model *m, int64_t n) {
 
 static const float *row(const sl_tensor *images, int64_t k) { return (const float *)sl_tensor_data(images) + k * 784; }
 
+/* The first n images differ by this much at most. */
+static float apart(const sl_tensor *a, const sl_tensor *b, int64_t n) {
+  float most = 0;
+  for (int64_t i = 0; i < n * 784; i++) most = fmaxf(most, fabsf(row(a, 0)[i] - row(b, 0)[i]));
+  return most;
+}
+
+/* A library may add up in another order for another number of rows. */
 static void test_an_image_depends_on_seed_and_number(void **state) {
   (void)state;
   sl_model *m;
@@ -181,17 +190,17 @@ static void test_an_image_depends_on_seed_and_number(void **state) {
   assert_true(sl_shape_equal(sl_tensor_shape(all), &SL_SHAPE(5, 1, 28, 28)));
   o.batch = 2; /* the last one is padded */
   OK(sl_sample(m, &o, &parts));
-  assert_memory_equal(row(all, 0), row(parts, 0), 5 * 784 * sizeof(float));
+  assert_true(apart(all, parts, 5) < 1e-3f);
   o.seed++;
   OK(sl_sample(m, &o, &other));
-  assert_memory_not_equal(row(all, 0), row(other, 0), 784 * sizeof(float));
+  assert_true(apart(all, other, 1) > 0.1f);
   sl_tensor_release(other);
   o = few(m, 2);
   o.labels = SL_LABELS_LIST;
   o.label_list = (const int64_t[]){0, 1};
   o.label_count = 2;
   OK(sl_sample(m, &o, &other));
-  assert_memory_equal(row(all, 0), row(other, 0), 2 * 784 * sizeof(float));
+  assert_true(apart(all, other, 2) < 1e-3f);
   int64_t labels[12];
   o = few(m, 12);
   OK(sl_sample_labels(m, &o, labels));
