@@ -124,9 +124,26 @@ static const char usage[] =
     "Environment: LUA_INIT_5_4, LUA_INIT as for lua5.4; SLUICE_INIT and SLUICE_HISTORY name the prompt's start-up\n"
     "file (~/.config/sluice/init.lua) and its history (~/.local/state/sluice/history), none if they are empty.\n";
 
-static bool is_command(const char *word) {
-  size_t n = strlen(word);
-  return !strchr(word, '.') && !strchr(word, '/') && n && strcmp(word, "-") && access(word, F_OK) != 0;
+/* Whether sluice.cli has a command of this name. */
+static bool has_command(lua_State *L, const char *name) {
+  const int top = lua_gettop(L);
+  bool has = false;
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "sluice.cli");
+  if (program_call(L, 1, 1) == LUA_OK) {
+    lua_getfield(L, -1, "has");
+    lua_pushstring(L, name);
+    has = program_call(L, 1, 1) == LUA_OK && lua_toboolean(L, -1);
+  }
+  lua_settop(L, top);
+  return has;
+}
+
+/* What is no file, neither by its name nor in fact; and a command though a file or folder has its name (./train is that
+ * file). */
+static bool is_command(lua_State *L, const char *word) {
+  if (strchr(word, '.') || strchr(word, '/') || !*word || !strcmp(word, "-")) return false;
+  return access(word, F_OK) != 0 || has_command(L, word);
 }
 
 /* One option without a value; false if there is none of that name. */
@@ -206,7 +223,7 @@ static bool run_all(lua_State *L, int argc, char **argv, const options *o) {
     set_arg(L, argc, argv, 2);
     return run_lua_init(L) && run_file(L, argv[2]);
   }
-  if (first && is_command(argv[1])) return run_command(L, argc, argv);
+  if (first && is_command(L, argv[1])) return run_command(L, argc, argv);
   return run_as_lua(L, argc, argv, o);
 }
 

@@ -26,6 +26,13 @@ function cli.names()
   return names
 end
 
+function cli.has(name)
+  for _, row in ipairs(COMMANDS) do
+    if row[1] == name then return true end
+  end
+  return false
+end
+
 local function unknown(name)
   if name == "run" then arguments.fail("run: which file? sluice run FILE [ARGS]") end
   local names = cli.names()

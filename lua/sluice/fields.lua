@@ -53,9 +53,9 @@ function fields.what(v)
   return require "sluice".is_tensor(v) and ("%s %s"):format(v:dtype(), tostring(v:shape())) or tostring(v)
 end
 
--- Raises at `level` unless every key of t is in names. what: "sluice.sample" and the like.
+-- Raises at `level` (0: without a position) unless every key of t is in names. what: "sluice.sample" and the like.
 function fields.check(t, names, what, level)
-  level = (level or 1) + 1
+  level = level == 0 and 0 or (level or 1) + 1
   if type(t) ~= "table" then error(("%s: expected a table, got %s"):format(what, type(t)), level) end
   local known = {}
   for _, name in ipairs(names) do known[name] = true end
@@ -76,7 +76,7 @@ function fields.get(t, name, types, default, what, level)
     if type(v) == want or math.type(v) == want then return v end
   end
   error(("%s: %s is %s, expected %s"):format(what, name, type(v) == "string" and '"' .. v .. '"' or tostring(v),
-    (types:gsub("|", " or "))), (level or 1) + 1)
+    (types:gsub("|", " or "))), level == 0 and 0 or (level or 1) + 1)
 end
 
 return fields

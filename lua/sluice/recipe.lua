@@ -135,6 +135,18 @@ local NEEDED = {
   { "diffusion", "q_sample", "sluice.diffusion gives" }, { "train" },
 }
 
+-- The parameters for the recipe's function: a name that is none of them raises there. The library and C functions, which are handed p as
+-- a table of options, find nil.
+local function strict(p)
+  return setmetatable(fields.merged(p), {
+    __index = function(_, key)
+      local caller = debug.getinfo(2, "S")
+      if not caller or caller.what == "C" or caller.short_src:match "^%[sluice" then return nil end
+      error(("recipe: unknown parameter %s%s"):format(tostring(key), fields.hint(tostring(key), fields.keys(p))), 2)
+    end,
+  })
+end
+
 --- recipe:resolve(set?) -> description, parameters
 --- What the recipe's function returns for these parameters, checked.
 --- @param set? table
@@ -143,14 +155,14 @@ local NEEDED = {
 --- @example print(recipe:resolve({ lr = 3e-4 }).optimizer.lr)  --> 0.0003
 function Recipe:resolve(set)
   local p = self:parameters(set)
-  local d = self.describe(p)
+  local d = self.describe(strict(p))
   if type(d) ~= "table" then error(("recipe: the function returned %s, expected a table"):format(tostring(d)), 0) end
-  fields.check(d, TOP, "recipe", 1)
+  fields.check(d, TOP, "recipe", 0)
   for part, names in pairs(PARTS) do
-    if d[part] ~= nil then fields.check(d[part], names, "recipe." .. part, 1) end
+    if d[part] ~= nil then fields.check(d[part], names, "recipe." .. part, 0) end
   end
   for part, names in pairs(TRAIN_PARTS) do
-    if d.train and d.train[part] ~= nil then fields.check(d.train[part], names, "recipe.train." .. part, 1) end
+    if d.train and d.train[part] ~= nil then fields.check(d.train[part], names, "recipe.train." .. part, 0) end
   end
   for _, need in ipairs(NEEDED) do
     local name, method, makers = table.unpack(need)

@@ -44,6 +44,18 @@ function run_folder.create(out, name)
   return setmetatable({ dir = out }, Folder)
 end
 
+-- The run's lock, to be closed: who has it is the only one that writes to the folder. Raises if another process has it.
+function Folder:lock()
+  local lock, holder = core.lock_folder(self.dir)
+  if lock then return lock end
+  error(("train: %s is being trained by %s"):format(self.dir, holder > 0 and "process " .. holder or "another process"), 0)
+end
+
+-- Whether some process trains it.
+function Folder:is_locked()
+  return core.lock_holder(self.dir) ~= nil
+end
+
 function Folder:info()
   local text, message = disk.read(self.dir .. "/run.json")
   if not text then error(message, 0) end

@@ -42,7 +42,7 @@ end
 local function counts(plan)
   local n, words = {}, {}
   for _, run in ipairs(plan.runs) do n[run.state] = (n[run.state] or 0) + 1 end
-  for _, state in ipairs { "done", "failed", "unfinished", "to do" } do
+  for _, state in ipairs { "done", "running", "failed", "unfinished", "to do" } do
     if n[state] then words[#words + 1] = ("%d %s"):format(n[state], state) end
   end
   return table.concat(words, ", ")
@@ -132,8 +132,12 @@ local function go(plan, o)
   plan.line = whole
   local rows, before, number = results.write(plan), 0, 0
   for i, run in ipairs(plan.runs) do
+    run.state, run.step = sweep_plan.state(run) -- another sweep of the same folder may have taken it up, or be done with it
     local need = needs(run, o)
-    if need then
+    if run.state == "running" then
+      rows = results.write(plan)
+      tell(run, rows[i], o, whole)
+    elseif need then
       local begins, start = run.step, core.clock()
       if need == "training" then number = number + 1 end
       local line = setmetatable({
@@ -172,8 +176,9 @@ end
 --- one of them cannot run. `out/results.csv` has a row for each run and is rewritten after every one.
 ---
 --- Called again, it skips the runs that are done and goes on with one that was interrupted or killed, from its checkpoint, to the same
---- bits. A grid may gain values and seeds in between; if the recipe or the grid changed otherwise, the runs that differ are named and
---- nothing is done. A run that fails (a loss that is not finite, an error) is recorded, and the others go on; `retry` takes it up again.
+--- bits. What another process trains at the moment is passed over, so that two calls share the work. A grid may gain values and seeds in
+--- between; if the recipe or the grid changed otherwise, the runs that differ are named and nothing is done. A run that fails (a loss that
+--- is not finite, an error) is recorded, and the others go on; `retry` takes it up again.
 ---
 --- Runs of one seed are paired: all draws count from the seed, so that step n of each of them sees the same images in the same order,
 --- with the same flips, dropped labels, timesteps and noise, whatever else differs (but the batch size). Differences between combinations
@@ -213,7 +218,14 @@ end
 
 -- The table of a file that returns one for sluice.sweep, or that calls it.
 function sweep.load(path)
-  local result, would = code.capture(code.chunk(path), "sweep")
+  local chunk = code.chunk(path)
+  local ok, result, would = pcall(code.capture, chunk, "sweep")
+  if not ok then -- a recipe's script may take the word for an argument of its own
+    local fault = result
+    if interrupt.is(fault) then error(fault, 0) end
+    ok, result, would = pcall(code.capture, chunk, "train")
+    if not ok or not (would or recipe.is(result)) then error(fault, 0) end
+  end
   if would and would.sweep then return would.sweep end
   if would or recipe.is(result) then
     error(("%s is of one recipe; sluice train %s trains it"):format(path, quote.shell(path)), 0)

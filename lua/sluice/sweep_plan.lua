@@ -156,13 +156,14 @@ end
 
 -- --- what is in the folder ---
 
--- Where the run is: "to do", "unfinished", "failed", "done"; the step it goes on from; why it failed.
+-- Where the run is: "to do", "running" (in another process), "unfinished", "failed", "done"; the step it goes on from; why it failed.
 function sweep_plan.state(run)
   if not run_folder.is_run(run.dir) then return "to do", 0, nil end
   local folder = run_folder.open(run.dir)
   local newest, events = folder:checkpoints()[1], folder:records "events.jsonl"
   local last = events[#events]
   local step = newest and newest.step or 0
+  if folder:is_locked() then return "running", step, nil end
   if step >= run.steps then return "done", step, nil end
   if last and last.event == "failed" then return "failed", step, last.reason end
   return "unfinished", step, nil

@@ -103,6 +103,7 @@ local function refuse_existing(dir, run)
     #lines > 0 and "; it differs:\n" .. table.concat(lines, "\n") or ", with the same settings", quote.shell(dir)), 0)
 end
 
+-- -> the run and its lock
 local function start(r, o)
   local d, p = r:resolve(o.set)
   local run = new_run(d, p, o)
@@ -110,16 +111,18 @@ local function start(r, o)
   make_trainer(run)
   local text, modules, source = code_of(r)
   run.folder = run_folder.create(o.out, run.name)
-  run.dir, run.source = run.folder.dir, text
+  local lock = run.folder:lock()
+  run.dir, run.source, run.from_file = run.folder.dir, text, r.file ~= nil
   run.folder:write_code(text, modules)
   run.folder:write_info(info_of(run, modules, source))
   run.folder:event { event = "started", step = 0 }
-  return run
+  return run, lock
 end
 
-local function go_on(r, o)
-  local folder = run_folder.open(o.resume)
+-- folder: locked
+local function go_on(r, o, folder)
   local info = folder:info()
+  local from_file = not r or r.file ~= nil
   if not r then
     if not info.recipe then
       error(("train: the recipe of %s was not in a file; call sluice.train(recipe, { resume = … })"):format(o.resume), 0)
@@ -141,7 +144,7 @@ local function go_on(r, o)
   if #differ.warned > 0 then
     progress.warn(("going on, but bits may differ from an undisturbed run: %s"):format(table.concat(differ.warned, "; ")), run.line)
   end
-  run.source = disk.read(folder.dir .. "/recipe.lua") or ""
+  run.source, run.from_file = disk.read(folder.dir .. "/recipe.lua") or "", from_file
   folder:remove_leftovers()
   make_trainer(run)
   if info.micro_batch ~= run.options.micro_batch and info.settings["train.micro_batch"] == "auto" then
@@ -192,12 +195,20 @@ function train.run(r, o)
     error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2)
   end
   if code.capturing and r then error({ captured = r }, 0) end
-  local run = o.resume and go_on(r, o) or start(r, o)
-  announce(run)
+  local run, new_lock
+  local folder = o.resume and run_folder.open(o.resume)
+  local _ <close> = folder and folder:lock() or nil
+  if folder then
+    run = go_on(r, o, folder)
+  else
+    run, new_lock = start(r, o)
+  end
+  local _ <close> = new_lock -- luacheck: ignore
   if run.steps >= run.plan.steps then
     say(run, ("%s has all of its %d steps; more of them: --set steps=…, if its recipe has such a default"):format(run.dir, run.plan.steps))
     return run
   end
+  announce(run)
   train_loop.run(run)
   return run
 end

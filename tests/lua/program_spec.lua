@@ -423,6 +423,22 @@ describe("the commands beside training", function()
     assert.equal(bytes "runs/one/samples/step-0000002.png", bytes "same.png")
   end)
 
+  it("are found also where files and folders have their names", function()
+    local core = require "sluice.core"
+    os.execute(("mkdir -p %s/cwd/runs; echo 'print(42)' >%s/cwd/inspect"):format(dir, dir))
+    local function there(arguments)
+      local pipe <close> = assert(io.popen(("cd %s/cwd && %s %s 2>&1"):format(dir, core.absolute(program), arguments)))
+      return pipe:read "a"
+    end
+    assert.equal("no runs in runs\n", there "runs")
+    assert.truthy(there("inspect"):find("missing argument 'file'", 1, true))
+    assert.equal("42\n", there "./inspect")
+  end)
+
+  it("tell of a run's folder what is in its newest checkpoint", function()
+    assert.truthy(works("inspect $/runs/one"):find("tensors, ", 1, true))
+  end)
+
   it("answer what they do not know with the nearest that they do", function()
     refused("smaple x", 'there is no command smaple; did you mean "sample"?')
     refused("sample --stpes 3", "unknown option --stpes; did you mean --steps?")

@@ -239,6 +239,27 @@ describe("going on", function()
     refused(text, "3 steps")
   end)
 
+  it("is left to the process that trains it", function()
+    local run, me = tiny("mine", "--set steps=2"), io.open("/proc/self/stat"):read "n"
+    do
+      local lock <close> = assert(core.lock_folder(run))
+      assert.equal(me, core.lock_holder(run))
+      refused(train(("--resume %s --set steps=4"):format(run)), ("%s is being trained by process %d"):format(run, me))
+      refused(shell(("%s runs %s"):format(program, run)), "running")
+    end
+    assert.equal(nil, core.lock_holder(run))
+    local text, ok = train(("--resume %s --set steps=4"):format(run))
+    assert(ok, text)
+  end)
+
+  it("asks for a parameter by its name, or says which there are", function()
+    write(dir .. "/misspelt.lua", [[
+      return require "sluice".recipe { defaults = { steps = 2, flip = true }, function(p)
+        return { train = { flip = p.flpi } }
+      end }]])
+    refused(train(dir .. "/misspelt.lua"), 'misspelt.lua:2: recipe: unknown parameter flpi; did you mean "flip"?')
+  end)
+
   it("names what is missing", function()
     refused(train "--resume /no/such/run", "there is no run /no/such/run")
     refused(train("--resume " .. dir), "is not a run's folder")

@@ -4,12 +4,13 @@ local core = require "sluice.core"
 local fields = require "sluice.fields"
 local made = require "sluice.made"
 local quote = require "sluice.quote"
+local run_folder = require "sluice.run_folder"
 local sluice = require "sluice"
 
 local say = arguments.say
 
 local function declare(p)
-  p:argument("file", "a .png, .safetensors, .npz, .npy or a pack")
+  p:argument("file", "a .png, .safetensors, .npz, .npy or a pack; of a run's folder the newest checkpoint")
   arguments.json_flag(p)
 end
 
@@ -74,7 +75,15 @@ end
 -- What a file of a kind begins with; tensor files have several kinds of their own.
 local BEGINNINGS = { ["SLUICEPK"] = inspect_pack, ["\137PNG\r\n\26\n"] = inspect_picture }
 
+-- Of a run's folder the newest checkpoint.
+local function file_of(path)
+  if not run_folder.is_run(path) then return path end
+  local newest = run_folder.open(path):checkpoints()[1]
+  return newest and newest.path or arguments.fail(path .. " has no checkpoint yet")
+end
+
 local function run(o)
+  o.file = file_of(o.file)
   local f <close>, message = io.open(o.file, "rb")
   if not f then arguments.fail(message) end
   local kind = BEGINNINGS[f:read(8)] or inspect_tensors

@@ -16,10 +16,11 @@ local function look(dir, name)
   if not ok then return { name = name, dir = dir, state = "damaged" } end
   local metric, event = folder:last("metrics.jsonl", "loss"), folder:last("events.jsonl", "event")
   local newest = folder:checkpoints()[1]
+  local steps = math.max(metric and metric.step or 0, event and event.step or 0, newest and newest.step or 0)
   return {
-    name = name, dir = dir, recipe = info.name, started = info.started, steps = metric and metric.step or newest and newest.step or 0,
+    name = name, dir = dir, recipe = info.name, started = info.started, steps = steps,
     of = info.settings and info.settings["train.steps"], loss = metric and tonumber(metric.loss), checkpoint = newest and newest.step,
-    state = event and STATES[event.event] or "unfinished", -- it runs still, or was killed
+    state = folder:is_locked() and "running" or event and STATES[event.event] or "killed",
   }
 end
 
