@@ -19,7 +19,7 @@ and caption.
 @field [integer] sluice.Tensor
 @operator len: integer
 @setup
-local images = sluice.rand({ 10, 1, 8, 8 }, { seed = 1 })
+local images = sluice.rand({ 10, 1, 8, 8 }, { seed = 1 }) * 2 - 1
 local dataset = sluice.data.tensors { images = images, labels = sluice.arange(0, 9) }
 @example print(#dataset, dataset[1]:shape()[2])  --> 10 8 */
 static sl_dataset **push_dataset(lua_State *L) {

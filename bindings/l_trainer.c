@@ -15,7 +15,7 @@ from the seed and the number of the step alone. Flat arrays are "params", "exp_a
 keep_gradients), "ema.0", "ema.1" …
 @setup
 local model = sluice.dit { input = { 1, 8, 8 }, classes = 3, patch = 4, hidden = 16, depth = 1, heads = 2 }
-local data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }),
+local data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) * 2 - 1,
   labels = sluice.randint(0, 2, { 8 }, { seed = 1 }) }
 local trainer = sluice.trainer { model = model, diffusion = sluice.diffusion {}, data = data, holdout = data,
   batch = 4, ema = { 0.99 } }

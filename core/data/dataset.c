@@ -1,5 +1,6 @@
 #include "data/dataset.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -79,6 +80,29 @@ static sl_status new_dataset(sl_context *ctx, sl_dataset **out) {
   return SL_STATUS_OK;
 }
 
+/* The usual mistakes with pictures in floats: bytes as they are, 0 … 1, and NaN. Looks at the first images; latents
+ * have ranges of their own. */
+static void warn_range(const sl_tensor *images) {
+  const sl_shape *s = sl_tensor_shape(images);
+  if (!sl_dtype_is_float(sl_tensor_dtype(images)) || (s->dim[1] != 1 && s->dim[1] != 3)) return;
+  const int64_t n = (s->dim[0] < 64 ? s->dim[0] : 64) * s->dim[1] * s->dim[2] * s->dim[3];
+  double low = INFINITY, high = -INFINITY;
+  bool finite = true;
+  for (int64_t i = 0; i < n; i++) {
+    const double v = sl_tensor_at(images, i);
+    finite &= isfinite(v) != 0;
+    low = v < low ? v : low;
+    high = v > high ? v : high;
+  }
+  if (!finite) sl_context_log(sl_tensor_context(images), "warning: data: images hold values that are not finite");
+  else if (low >= 0 && high > 8)
+    sl_context_log(sl_tensor_context(images),
+                   "warning: data: images go from %.3g to %.3g, expected about -1 to 1: x / 127.5 - 1, or u8", low, high);
+  else if (low >= 0 && high > 0.5)
+    sl_context_log(sl_tensor_context(images),
+                   "warning: data: images go from %.3g to %.3g, expected about -1 to 1: 2 * x - 1", low, high);
+}
+
 sl_status sl_dataset_from_tensors(sl_tensor *images, const sl_tensor *labels, sl_dataset **out) {
   *out = NULL;
   SL_REQUIRE(images, ARG, "data: images must be given");
@@ -89,8 +113,10 @@ sl_status sl_dataset_from_tensors(sl_tensor *images, const sl_tensor *labels, sl
     d->count = sl_tensor_shape(d->images)->dim[0];
     if (labels) status = copy_labels(d, labels);
   }
-  if (status == SL_STATUS_OK) *out = d;
-  else sl_dataset_release(d);
+  if (status == SL_STATUS_OK) {
+    warn_range(d->images);
+    *out = d;
+  } else sl_dataset_release(d);
   return status;
 }
 

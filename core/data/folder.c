@@ -251,7 +251,8 @@ static sl_status decode(sl_source *s, int64_t chunk, uint8_t *out) {
   const int64_t c = s->shape.dim[0], h = s->shape.dim[1], w = s->shape.dim[2];
   sl_status status = SL_STATUS_OK;
   if (is->dim[0] != h || is->dim[1] != w) {
-    status = sl_fail(SL_STATUS_SHAPE, "%s: is %lld x %lld, the first image %lld x %lld; size = N brings all to N x N",
+    status = sl_fail(SL_STATUS_SHAPE,
+                     "%s: is %lld x %lld, the first image %lld x %lld; size = N (--size N) brings all to N x N",
                      f->entries[chunk].path, (long long)is->dim[1], (long long)is->dim[0], (long long)w, (long long)h);
   } else {
     const uint8_t *from = sl_tensor_data(t);

@@ -126,6 +126,13 @@ function checkpoint.origin(of, options, more)
   return fields.merged(origin, more)
 end
 
+-- What a caller gave as options.
+function checkpoint.check_options(o, level)
+  if o ~= nil and type(o) ~= "table" then
+    error(("sample: options are %s, expected a table, as in { n = 4 }"):format(fields.what(o)), level)
+  end
+end
+
 -- Samples with stored settings; o overrides. ema, in either: a decay, "none", or weights; else the first EMA. of: what has model,
 -- diffusion and ema { {decay, weights} … }, and checkpoint (see origin).
 function checkpoint.sample(of, settings, o, more)
@@ -159,7 +166,15 @@ end
 --- @return sluice.Tensor images
 --- @return sluice.Tensor? labels
 --- @example print(loaded:sample({ n = 2, steps = 2 }):shape()[1])  --> 2
-local Settings = { __call = function(settings, loaded, o) return checkpoint.sample(loaded, settings, o) end }
+local Settings = {
+  __call = function(settings, loaded, o)
+    if type(loaded) ~= "table" or getmetatable(loaded) == nil then
+      error("sample: it is called with a colon, as in loaded:sample { n = 4 }", 2)
+    end
+    checkpoint.check_options(o, 3)
+    return checkpoint.sample(loaded, settings, o)
+  end,
+}
 
 --- sluice.Loaded
 --- What a checkpoint holds, ready to sample.

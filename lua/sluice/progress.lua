@@ -13,11 +13,11 @@ function progress.clock(seconds)
 end
 
 -- total: where it ends; first: where it begins (0); per: units worked on for each of them (1); unit: their name; now: a function
--- giving seconds; tty: whether to rewrite the line; quiet: print nothing.
+-- giving seconds; start: when the work began (now); tty: whether to rewrite the line; quiet: print nothing.
 function progress.new(o)
   return setmetatable({
     total = o.total, first = o.first or 0, per = o.per or 1, unit = o.unit or "images", now = o.now, tty = o.tty, quiet = o.quiet,
-    every = o.tty and 0.2 or 10, start = o.now(), last = -math.huge, out = o.out or io.stderr, width = 0,
+    every = o.tty and 0.2 or 10, start = o.start or o.now(), last = -math.huge, out = o.out or io.stderr, width = 0,
   }, progress)
 end
 

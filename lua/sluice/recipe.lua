@@ -9,7 +9,7 @@ local sample_fields = require "sluice.sample_fields"
 --- @field source string  where the function was written, as debug.getinfo tells it
 --- @setup
 --- local recipe = sluice.recipe { defaults = { lr = 1e-4, steps = 2 }, function(p)
----   local images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 })
+---   local images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) * 2 - 1
 ---   return {
 ---     data = sluice.data.tensors { images = images },
 ---     model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = 16, depth = 1, heads = 2 },

@@ -27,7 +27,7 @@ end
 --- @setup
 --- local recipe = sluice.recipe { function()
 ---   return {
----     data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) },
+---     data = sluice.data.tensors { images = sluice.rand({ 8, 1, 8, 8 }, { seed = 1 }) * 2 - 1 },
 ---     model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = 16, depth = 1, heads = 2 },
 ---     diffusion = sluice.diffusion {}, train = { steps = 2, batch = 4 },
 ---   }
@@ -46,6 +46,7 @@ Run.__name = "sluice.run"
 --- @return sluice.Tensor? labels
 --- @example print(run:sample({ n = 2, steps = 2 }):shape()[1])  --> 2
 function Run:sample(o)
+  checkpoint.check_options(o, 3)
   self.checkpoint = train_run.saved_checkpoint(self)
   return checkpoint.sample(self, self.sample_settings, o)
 end

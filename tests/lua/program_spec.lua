@@ -29,6 +29,17 @@ describe("the program", function()
     assert.equal("true\n", (run [[-e 'print(require "sluice" == sluice)']]))
   end)
 
+  it("says when images are of another range than models expect", function()
+    for images, want in pairs {
+      ["full({ 2, 3, 2, 2 }, 255)"] = "go from 255 to 255, expected about -1 to 1: x / 127.5 - 1, or u8",
+      ["ones { 2, 1, 2, 2 }"] = "go from 1 to 1, expected about -1 to 1: 2 * x - 1",
+      ["full({ 2, 3, 2, 2 }, 0 / 0)"] = "hold values that are not finite", ["ones { 2, 4, 2, 2 }"] = "", ["zeros { 2, 3, 2, 2 }"] = "",
+    } do
+      local text = run(("-e 'sluice.data.tensors { images = sluice.%s }'"):format(images))
+      assert.equal(want == "" and "" or ("sluice: warning: data: images %s\n"):format(want), text)
+    end
+  end)
+
   it("says when a picture holds what is no number", function()
     local name = os.tmpname() .. ".png"
     local text, code = run(([[-e 'sluice.save_png("%s", sluice.tensor { { { 1, 0 / 0, 1 / 0 } } })']]):format(name))

@@ -242,7 +242,7 @@ describe("going on", function()
   it("is left to the process that trains it", function()
     local run, me = tiny("mine", "--set steps=2"), io.open("/proc/self/stat"):read "n"
     do
-      local lock <close> = assert(core.lock_folder(run))
+      local _ <close> = assert(core.lock_folder(run))
       assert.equal(me, core.lock_holder(run))
       refused(train(("--resume %s --set steps=4"):format(run)), ("%s is being trained by process %d"):format(run, me))
       refused(shell(("%s runs %s"):format(program, run)), "running")

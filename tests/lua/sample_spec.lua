@@ -395,6 +395,20 @@ describe("a picture's text", function()
   end)
 end)
 
+describe("a loaded checkpoint", function()
+  it("says how it is sampled, to who calls it otherwise", function()
+    local loaded = sluice.load "models/digits.safetensors"
+    for want, f in pairs {
+      ["called with a colon"] = function() local _ = loaded.sample { n = 2 } end,
+      ["options are 4, expected a table"] = function() local _ = loaded:sample(4) end,
+    } do
+      local ok, fault = pcall(f)
+      assert.falsy(ok)
+      assert.truthy(fault:find("sample_spec.lua", 1, true) and fault:find(want, 1, true), fault)
+    end
+  end)
+end)
+
 describe("how images were made", function()
   local loaded = sluice.load "models/digits.safetensors"
 

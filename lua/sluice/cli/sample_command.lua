@@ -147,7 +147,7 @@ local function watch(o)
   local line, began, tty = nil, core.clock(), core.isatty()
   return function(s, first, count, n)
     if not tty and core.clock() - began < 10 then return end
-    line = line or require("sluice.progress").new { total = n, now = core.clock, tty = tty, quiet = o.quiet }
+    line = line or require("sluice.progress").new { total = n, now = core.clock, start = began, tty = tty, quiet = o.quiet }
     local done = math.min(n, math.floor(first + count * s.i / s.n))
     line:update(done, ("step %d/%d"):format(s.i, s.n))
     if s.i == s.n and first + count >= n then line:finish() end
