@@ -33,7 +33,9 @@ static long holder_of(int fd) {
 /* Again for a moment: who only looks whether there is a lock takes one, too. */
 static bool lock_now(int fd, int how) {
   for (int i = 0; i < 10; i++) {
-    if (flock(fd, how | LOCK_NB) == 0 || errno != EWOULDBLOCK) return true; /* a file system without locks has none */
+    if (flock(fd, how | LOCK_NB) == 0) return true;
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) return true; /* a file system without locks: nobody has one */
     if (how == LOCK_SH) return false;
     nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
   }

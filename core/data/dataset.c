@@ -97,7 +97,8 @@ static void warn_range(const sl_tensor *images) {
   if (!finite) sl_context_log(sl_tensor_context(images), "warning: data: images hold values that are not finite");
   else if (low >= 0 && high > 8)
     sl_context_log(sl_tensor_context(images),
-                   "warning: data: images go from %.3g to %.3g, expected about -1 to 1: x / 127.5 - 1, or u8", low, high);
+                   "warning: data: images go from %.3g to %.3g, expected about -1 to 1: x / 127.5 - 1, or u8", low,
+                   high);
   else if (low >= 0 && high > 0.5)
     sl_context_log(sl_tensor_context(images),
                    "warning: data: images go from %.3g to %.3g, expected about -1 to 1: 2 * x - 1", low, high);
