@@ -1,10 +1,12 @@
 -- The logic of the prompt, without a terminal: printing, history, help, errors, pictures.
 local sluice = require "sluice"
 local core = require "sluice.core"
+local complete = require "sluice.repl.complete"
 local files = require "files"
 local faults = require "sluice.faults"
 local history = require "sluice.repl.history"
 local inspect = require "sluice.repl.inspect"
+local locals = require "sluice.repl.locals"
 local names = require "sluice.repl.names"
 local tools = require "sluice.repl.tools"
 
@@ -167,6 +169,95 @@ describe("errors", function()
     assert.equal("totable", names.nearest("method", "totabel"))
     assert.equal(nil, names.nearest("global", "qqqqqqqq"))
     assert.equal(nil, names.nearest("field", "foo"))
+  end)
+end)
+
+describe("locals of the prompt", function()
+  after_each(locals.forget)
+
+  local function run(text)
+    local f = assert(locals.load(text, "=input 1"))
+    local results = table.pack(pcall(f))
+    locals.ran(f)
+    return table.unpack(results, 1, results.n)
+  end
+
+  local function value(text)
+    return select(2, assert(run("return " .. text)))
+  end
+
+  it("are seen by later inputs, and not by others", function()
+    run "local x, spec_y = 1, 2"
+    run "-- adds\nlocal function spec_add(a)\n  return a + x\nend"
+    assert.equal(3, value "spec_add(spec_y)")
+    run "x = 10"
+    run "spec_global = 4"
+    assert.equal(12, value "spec_add(2)")
+    assert.equal(nil, rawget(_G, "x"))
+    assert.equal(nil, rawget(_G, "spec_add"))
+    assert.equal(4, rawget(_G, "spec_global"))
+    assert.equal(nil, value "load 'return x'()")
+    run "spec_global = nil"
+    run "function spec_later() return spec_z end"
+    run "local spec_z <const> = 5"
+    assert.equal(5, value "spec_later()")
+    run "spec_later = nil"
+  end)
+
+  it("hide globals without a change to them, and may be nil", function()
+    local library = string
+    run "local string = string.rep('a', 3)"
+    assert.equal("aaa", value "string")
+    assert.equal(library, rawget(_G, "string"))
+    run "local print"
+    assert.equal(nil, value "print")
+    run "local print; print = 3"
+    assert.equal(3, value "print")
+    run "print = nil"
+    assert.equal(nil, value "print")
+    assert.truthy(rawget(_G, "print"))
+    run "local math, table = 1"
+    assert.equal(nil, value "table")
+    assert.falsy(run "local os = os.nothing.at_all")
+    assert.equal(os, value "os")
+    assert.falsy(run "local spec_x = 1; error 'late'")
+    assert.equal(1, value "spec_x")
+  end)
+
+  it("are what Lua says in all else", function()
+    assert.equal(nil, locals.declaration "do local x = 1 end")
+    assert.equal(nil, locals.declaration "f(function() local x = 1 end)")
+    assert.equal("      x         = 3", (locals.declaration "local x <const> = 3"))
+    assert.equal("       ; f()", (locals.declaration "local x; f()"))
+    assert.equal("      function f() end", (locals.declaration "local function f() end"))
+    assert.equal(nil, locals.declaration "local x <close> = f()")
+    local _, message = locals.load("local x <const> = 1; x = 2", "=input 1")
+    assert.truthy(message:find("attempt to assign to const variable 'x'", 1, true))
+    _, message = locals.load("local function a.b() end", "=input 1")
+    assert.truthy(message:find("near '.'", 1, true))
+    run "local _, spec_b = 1, 2"
+    assert.falsy(locals.is "_")
+    rawset(_G, "_", nil)
+    run "do local spec_c = 1 end; local spec_d = 2"
+    assert.falsy(locals.is "spec_c" or locals.is "spec_d")
+    run "local spec_e = 1; function spec_f() spec_e = spec_e + 1 end"
+    run "spec_f()"
+    assert.equal(2, value "spec_e")
+    run "spec_f = nil"
+  end)
+
+  it("are known to completion and to messages", function()
+    run "local spec_table, spec_none = { inner = { 1 } }"
+    assert.same({ "spec_none", "spec_table" }, (complete.candidates "print(spec_"))
+    assert.same({ "inner" }, (complete.candidates "spec_table."))
+    run "local string = { mine = 1 }"
+    assert.same({ "mine" }, (complete.candidates "string."))
+    faults.current, faults.inputs["input 1"] = "input 1", "x"
+    local _, text = xpcall(locals.load("spec_tabel()", "=input 1"), faults.told)
+    assert.equal("attempt to call a nil value (global 'spec_tabel'); did you mean \"spec_table\"?", text)
+    _, text = xpcall(locals.load("spec_none()", "=input 1"), faults.told)
+    assert.equal("attempt to call a nil value (local 'spec_none')", text)
+    faults.current, faults.inputs = nil, {}
   end)
 end)
 

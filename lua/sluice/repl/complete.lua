@@ -2,6 +2,7 @@
 local core = require "sluice.core"
 local names = require "sluice.repl.names"
 local text_width = require "sluice.text_width"
+local tokens = require "sluice.repl.tokens"
 
 local complete = {}
 
@@ -10,74 +11,6 @@ local KEYWORDS = {
   "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in", "local", "nil", "not", "or", "repeat",
   "return", "then", "true", "until", "while",
 }
-
--- --- reading what was typed ---
-
--- The long bracket that begins at `at` ("[[", "[==["): what closes it, or nil.
-local function long_close(text, at)
-  local level = text:match("^%[(=*)%[", at)
-  return level and "]" .. level .. "]"
-end
-
--- Where the string that begins at `at` with a quote ends; nil if it is open.
-local function string_end(text, at)
-  local quote, i = text:sub(at, at), at + 1
-  while i <= #text do
-    local c = text:sub(i, i)
-    if c == quote then return i end
-    if c == "\n" then return i end
-    i = i + (c == "\\" and 2 or 1)
-  end
-end
-
--- The end of what begins at `at` and is no code; nil if it is open; and its kind.
-local function skip(text, at)
-  local c = text:sub(at, at)
-  if c == '"' or c == "'" then return string_end(text, at), "string" end
-  local comment = text:match("^%-%-", at)
-  local close = long_close(text, comment and at + 2 or at)
-  if close then
-    local _, stop = text:find(close, at, true)
-    return stop, comment and "comment" or "string"
-  end
-  if comment then return text:find("\n", at, true), "comment" end
-  return 0
-end
-
--- The tokens { kind, text, at } of the text; and how it ends if in an open string or comment: { kind, content }.
-local function tokens_of(text)
-  local list, at = {}, 1
-  while true do
-    at = text:match("^%s*()", at)
-    if at > #text then return list end
-    local stop, kind = skip(text, at)
-    if stop == nil then
-      local quote = text:sub(at, at)
-      return list, { kind = kind, content = text:sub(text:match("^%[=*%[()", at) or at + 1), quote = quote }
-    end
-    if stop == 0 then
-      local word = text:match("^[%a_][%w_]*", at)
-      local number = not word and text:match("^%.?%d[%w.]*", at)
-      kind, stop = word and "name" or number and "number" or "symbol", at + #(word or number or "x") - 1
-    end
-    if kind ~= "comment" then list[#list + 1] = { kind = kind, text = text:sub(at, stop), at = at, stop = stop } end
-    at = stop + 1
-  end
-end
-
-local CLOSES = { [")"] = "(", ["]"] = "[", ["}"] = "{" }
-
--- The positions in the list of the brackets that are open at its end, the outermost first.
-local function open_brackets(list)
-  local open = {}
-  for i, t in ipairs(list) do
-    if t.kind == "symbol" then
-      if t.text == "(" or t.text == "[" or t.text == "{" then open[#open + 1] = i
-      elseif CLOSES[t.text] and open[1] and list[open[#open]].text == CLOSES[t.text] then open[#open] = nil end
-    end
-  end
-  return open
-end
 
 -- The value of the plain chain of names that ends at position i (a.b.c, a.b[1].c, "text"), and if it ends in `:name`, the value
 -- before and the method's name. nil, nil where it cannot be told without running anything.
@@ -104,11 +37,11 @@ local function chain(list, i)
       return inner.kind == "string" and "" or nil
     end
   end
-  local v = _G
+  local v
   for k, key in ipairs(parts) do
     if type(key) == "table" then return k == #parts and v or nil, key[1] end
     if key == nil then return nil end
-    v = names.get(v, key)
+    if k == 1 then v = names.variable(key) else v = names.get(v, key) end
     if v == nil then return nil end
   end
   return v
@@ -156,7 +89,7 @@ end
 
 -- The option names that may stand here, without those that do already; nil where no key may stand.
 local function keys_here(list)
-  local open = open_brackets(list)
+  local open = tokens.open_brackets(list)
   local at, last = open[#open], list[#list]
   if not at or list[at].text ~= "{" or not (last.text == "{" or last.text == "," or last.text == ";") then return nil end
   local _, known = options_at(list, open, #open)
@@ -164,7 +97,7 @@ local function keys_here(list)
   local given, depth, left = {}, 0, {}
   for i = at + 1, #list do
     local t = list[i].text
-    if t == "(" or t == "[" or t == "{" then depth = depth + 1 elseif CLOSES[t] then depth = depth - 1 end
+    if t == "(" or t == "[" or t == "{" then depth = depth + 1 elseif tokens.CLOSES[t] then depth = depth - 1 end
     if depth == 0 and list[i].kind == "name" and list[i + 1] and list[i + 1].text == "=" then given[t] = true end
   end
   for _, name in ipairs(known) do
@@ -192,7 +125,7 @@ end
 -- All names that may stand at the end of the text, the part of one that is there already, and what to put behind a single one. nil
 -- where the key is to be a blank.
 local function all_at(text)
-  local list, inside = tokens_of(text)
+  local list, inside = tokens.of(text)
   if inside then
     if inside.kind == "comment" then return {}, "" end
     local found, prefix = files(inside.content)
@@ -208,7 +141,7 @@ local function all_at(text)
   local keys = last and keys_here(list)
   if keys then return keys, prefix, function() return " = " end, true end
   if prefix == "" then return nil end
-  local found = names.members(_G)
+  local found = names.variables()
   table.move(KEYWORDS, 1, #KEYWORDS, #found + 1, found)
   return found, prefix
 end
@@ -227,7 +160,7 @@ function complete.candidates(text)
   choose(all)
   if keys and #found == 0 and prefix ~= "" then -- a value in a list, not a key
     suffix = nil
-    choose(names.members(_G))
+    choose(names.variables())
   end
   table.sort(found)
   return found, prefix, suffix or function() return "" end

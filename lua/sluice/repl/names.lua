@@ -2,6 +2,7 @@
 -- raw, and the only values that are asked for a field are Sluice's own.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local locals = require "sluice.repl.locals"
 local sluice = require "sluice"
 local texts = require "sluice.help_texts"
 
@@ -122,6 +123,19 @@ function names.members(v, methods)
   return list
 end
 
+-- The value of a variable of the prompt, read as names.get reads a field.
+function names.variable(name)
+  if locals.is(name) then return locals.get(name) end
+  return names.get(_G, name)
+end
+
+-- The names of the prompt's variables, its locals and globals; in no order.
+function names.variables()
+  local list = names.members(_G)
+  for name in next, locals.names() do list[#list + 1] = name end
+  return list
+end
+
 -- --- option tables ---
 
 local function by_path(path)
@@ -192,7 +206,7 @@ end
 -- --- the nearest name ---
 
 local function all_of(kind)
-  if kind == "global" then return names.members(_G) end
+  if kind == "global" then return names.variables() end
   local list = {}
   if kind == "method" then
     list = names.members(sluice)
