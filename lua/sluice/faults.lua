@@ -87,8 +87,9 @@ end
 -- "; did you mean …?" for a name that is nil.
 local function hint(text)
   local kind, name = text:match "attempt to %a+ a nil value %((%a+) '([^']+)'%)"
-  if not kind or kind == "local" then return "" end
-  local near = require("sluice.repl.names").nearest(kind, name)
+  if not kind then return "" end
+  local chunk, line = text:match "^(input %d+):(%d+): "
+  local near = require("sluice.repl.names").nearest(kind, name, faults.inputs[chunk], tonumber(line))
   return near and ('; did you mean "%s"?'):format(near) or ""
 end
 

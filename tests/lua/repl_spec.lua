@@ -165,6 +165,17 @@ describe("errors", function()
     assert.equal("attempt to call a nil value (global 'pritn'); did you mean \"print\"?", text)
     rawset(_G, "f", nil)
     faults.current, faults.inputs = nil, {}
+    rawset(_G, "sluice", sluice)
+    local function nearest(kind, name, code, line) return names.nearest(kind, name, code, line or 1) end
+    assert.equal("dtr", nearest("field", "drt", "m = sluice.routing.drt {}"))
+    assert.equal("cosine", nearest("field", "cosin", "sluice.schedule.cosin {}"))
+    assert.equal("min_snr", nearest("field", "minsnr", "sluice.weight.minsnr(3)"))
+    assert.equal("routing", nearest("field", "routng", "sluice.routng.dtr {}"))
+    assert.equal("upper", nearest("method", "uper", "('a'):uper()"))
+    assert.equal(nil, nearest("field", "sampel", "math.sampel()")) -- there is none in math
+    assert.equal("sample", nearest("field", "sampel", "x = math.sampel or 0\nsluice.sampel {}", 2))
+    assert.equal("sample", nearest("field", "sampel", "f().sampel()"))
+    rawset(_G, "sluice", nil)
     assert.equal("sample", names.nearest("field", "sampel"))
     assert.equal("totable", names.nearest("method", "totabel"))
     assert.equal(nil, names.nearest("global", "qqqqqqqq"))

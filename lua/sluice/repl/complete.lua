@@ -12,48 +12,13 @@ local KEYWORDS = {
   "return", "then", "true", "until", "while",
 }
 
--- The value of the plain chain of names that ends at position i (a.b.c, a.b[1].c, "text"), and if it ends in `:name`, the value
--- before and the method's name. nil, nil where it cannot be told without running anything.
-local function chain(list, i)
-  local parts = {}
-  while true do
-    local t = list[i]
-    if not t then return nil end
-    if t.text == "]" and list[i - 2] and list[i - 2].text == "[" and list[i - 1].kind ~= "name" and list[i - 3] then
-      local key = list[i - 1]
-      table.insert(parts, 1, key.kind == "number" and (math.tointeger(tonumber(key.text)) or tonumber(key.text))
-        or key.text:match "^[\"'](.*)[\"']$")
-      i = i - 3
-    elseif t.kind == "name" then
-      local before = list[i - 1]
-      if not before or (before.text ~= "." and before.text ~= ":") then
-        table.insert(parts, 1, t.text)
-        break
-      end
-      table.insert(parts, 1, before.text == ":" and { t.text } or t.text)
-      i = i - 2
-    else
-      local inner = t.text == ")" and list[i - 2] and list[i - 2].text == "(" and list[i - 1] or t -- ("text"):
-      return inner.kind == "string" and "" or nil
-    end
-  end
-  local v
-  for k, key in ipairs(parts) do
-    if type(key) == "table" then return k == #parts and v or nil, key[1] end
-    if key == nil then return nil end
-    if k == 1 then v = names.variable(key) else v = names.get(v, key) end
-    if v == nil then return nil end
-  end
-  return v
-end
-
 -- --- option names ---
 
 local options_at
 
 -- What the call whose name ends at position i takes.
 local function options_of_call(list, i)
-  local v, method = chain(list, i)
+  local v, method = names.chain(list, i)
   if v == nil then return nil end
   if not method then return names.options_of(v) end
   local class = names.class(v)
@@ -135,7 +100,7 @@ local function all_at(text)
   if last and last.kind == "name" and last.stop == #text then prefix, list[#list] = last.text, nil end
   last = list[#list]
   if last and (last.text == "." or last.text == ":") and not (list[#list - 1] and list[#list - 1].text == ".") then
-    local v = chain(list, #list - 1)
+    local v = names.chain(list, #list - 1)
     return v ~= nil and names.members(v, last.text == ":") or {}, prefix
   end
   local keys = last and keys_here(list)

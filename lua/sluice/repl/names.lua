@@ -5,6 +5,7 @@ local fields = require "sluice.fields"
 local locals = require "sluice.repl.locals"
 local sluice = require "sluice"
 local texts = require "sluice.help_texts"
+local tokens = require "sluice.repl.tokens"
 
 local names = {}
 
@@ -136,6 +137,41 @@ function names.variables()
   return list
 end
 
+-- Of tokens: the value of the plain chain of names that ends at position i (a.b.c, a.b[1].c, "text"), and if it ends in `:name`, the value
+-- before and the method's name. nil, nil where it cannot be told without running anything.
+function names.chain(list, i)
+  local parts = {}
+  while true do
+    local t = list[i]
+    if not t then return nil end
+    if t.text == "]" and list[i - 2] and list[i - 2].text == "[" and list[i - 1].kind ~= "name" and list[i - 3] then
+      local key = list[i - 1]
+      table.insert(parts, 1, key.kind == "number" and (math.tointeger(tonumber(key.text)) or tonumber(key.text))
+        or key.text:match "^[\"'](.*)[\"']$")
+      i = i - 3
+    elseif t.kind == "name" then
+      local before = list[i - 1]
+      if not before or (before.text ~= "." and before.text ~= ":") then
+        table.insert(parts, 1, t.text)
+        break
+      end
+      table.insert(parts, 1, before.text == ":" and { t.text } or t.text)
+      i = i - 2
+    else
+      local inner = t.text == ")" and list[i - 2] and list[i - 2].text == "(" and list[i - 1] or t -- ("text"):
+      return inner.kind == "string" and "" or nil
+    end
+  end
+  local v
+  for k, key in ipairs(parts) do
+    if type(key) == "table" then return k == #parts and v or nil, key[1] end
+    if key == nil then return nil end
+    if k == 1 then v = names.variable(key) else v = names.get(v, key) end
+    if v == nil then return nil end
+  end
+  return v
+end
+
 -- --- option tables ---
 
 local function by_path(path)
@@ -221,10 +257,30 @@ local function all_of(kind)
   return list
 end
 
--- The name that is nearest to a global, field or method that is nil; nil if none is near.
-function names.nearest(kind, name)
+-- The table that name, a field or method, was looked for in: of the first place in the text, on that line if there is one, where it
+-- is nil; nil if that cannot be told.
+local function owner_in(text, line, name)
+  local list, found = tokens.of(text), nil
+  for i = 3, #list do
+    local mark = list[i - 1].text
+    if list[i].text == name and (mark == "." or mark == ":") then
+      local owner, method = names.chain(list, i - 2)
+      if owner ~= nil and not method and names.get(owner, name) == nil then
+        if select(2, text:sub(1, list[i].at):gsub("\n", "")) + 1 == line then return owner end
+        found = found or owner
+      end
+    end
+  end
+  return found
+end
+
+-- The name that is nearest to a global, field or method that is nil; nil if none is near. text, line: where it was used, if that is
+-- known; of a table that is found there only its own names are meant.
+function names.nearest(kind, name, text, line)
+  if kind ~= "global" and kind ~= "field" and kind ~= "method" then return nil end
+  local owner = kind ~= "global" and text and owner_in(text, line, name) or nil
   local strings = {}
-  for _, known in ipairs(all_of(kind)) do
+  for _, known in ipairs(owner ~= nil and names.members(owner, kind == "method") or all_of(kind)) do
     if type(known) == "string" and known ~= name then strings[#strings + 1] = known end
   end
   table.sort(strings)
