@@ -155,7 +155,11 @@ end
 
 --- loaded:sample(options?) -> images, labels?
 --- Draws with the stored settings and the first EMA. `loaded.sample` itself is the table of these settings.
---- @param options? table  fields of sluice.sample that go over the settings; ema is a decay, "none", or weights
+--- @param options? table  what goes over the settings
+--- @fields sluice.sample
+--- @field model? sluice.Model  the checkpoint's
+--- @field diffusion? sluice.Diffusion  the checkpoint's
+--- @field ema? number|"none"|sluice.Tensor  a decay, "none" or weights; the first EMA
 --- @return sluice.Tensor images
 --- @return sluice.Tensor? labels
 --- @example print(loaded:sample({ n = 2, steps = 2 }):shape()[1])  --> 2

@@ -138,6 +138,13 @@ function help.find(name)
   return table.concat(out, "\n\n")
 end
 
+-- All names that there is help on, in no order.
+function help.topics()
+  local list = {}
+  for name in pairs(spellings()) do list[#list + 1] = name end
+  return list
+end
+
 -- The name that is nearest to a word, or nil.
 function help.nearest(word)
   return fields.nearest(bare(word), fields.keys(spellings()))

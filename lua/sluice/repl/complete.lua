@@ -1,6 +1,7 @@
--- What may stand at the cursor: names of live values, option names inside a call's braces, files inside a string.
+-- What may stand at the cursor: names of live values, option names inside a call's braces, their words and files inside a string.
 local core = require "sluice.core"
 local names = require "sluice.repl.names"
+local sluice = require "sluice"
 local text_width = require "sluice.text_width"
 local tokens = require "sluice.repl.tokens"
 
@@ -87,13 +88,41 @@ local function files(content)
   return list, prefix
 end
 
+-- Whether the function whose name ends before the open string tells about names.
+local function asks_for_help(list)
+  local at = #list
+  if at > 0 and list[at].text == "(" then at = at - 1 end
+  if at < 1 or list[at].kind ~= "name" then return false end
+  local f = names.chain(list, at)
+  return rawequal(f, sluice.help) or rawequal(f, require("sluice.repl.tools").help)
+end
+
+-- The words that may stand in a string: an option's, or topics of help; nil where the tokens before it ask for none.
+local function words_here(list)
+  local last, key = list[#list], list[#list - 1]
+  if last and last.text == "=" and key and key.kind == "name" then
+    local open = tokens.open_brackets(list)
+    local what = #open > 0 and list[open[#open]].text == "{" and options_at(list, open, #open)
+    return what and names.choices(what, key.text) or nil
+  end
+  return asks_for_help(list) and require("sluice.help").topics() or nil
+end
+
+-- What may stand in an open string, and the part that is there: words where one fits, else files.
+local function in_string(list, content)
+  for _, word in ipairs(words_here(list) or {}) do
+    if word:sub(1, #content) == content then return words_here(list), content end
+  end
+  return files(content)
+end
+
 -- All names that may stand at the end of the text, the part of one that is there already, and what to put behind a single one. nil
 -- where the key is to be a blank.
 local function all_at(text)
   local list, inside = tokens.of(text)
   if inside then
     if inside.kind == "comment" then return {}, "" end
-    local found, prefix = files(inside.content)
+    local found, prefix = in_string(list, inside.content)
     return found, prefix, function(name) return name:match "/$" and "" or inside.quote == "[" and "" or inside.quote end
   end
   local last, prefix = list[#list], ""
@@ -116,10 +145,13 @@ end
 function complete.candidates(text)
   local all, prefix, suffix, keys = all_at(text)
   if not all then return nil end
-  local found = {}
+  local found, taken = {}, {}
   local function choose(list)
     for _, name in ipairs(list) do
-      if name:sub(1, #prefix) == prefix and (name:sub(1, 1) ~= "_" or prefix:sub(1, 1) == "_") then found[#found + 1] = name end
+      local fits = name:sub(1, #prefix) == prefix and (name:sub(1, 1) ~= "_" or prefix:sub(1, 1) == "_")
+      if fits and not taken[name] then
+        found[#found + 1], taken[name] = name, true
+      end
     end
   end
   choose(all)

@@ -209,6 +209,33 @@ function names.options(what)
   return #list > 0 and list or nil
 end
 
+local function row_in(rows, key)
+  for _, row in ipairs(rows or {}) do
+    if row[1]:gsub("%?$", "") == key then return row end
+  end
+end
+
+local function row_of_call(entry, key)
+  for _, p in ipairs(entry and entry.params or {}) do
+    local row = row_in(p.fields, key) or (p.of and row_of_call(texts.entries[p.of], key))
+    if row then return row end
+  end
+end
+
+-- The words that an option may be, of the options known as `what`; nil if it has none.
+function names.choices(what, key)
+  local row
+  if what:match "^recipe" then
+    local inside = what:match "^recipe%.(.*)"
+    row = row_in(texts.entries["sluice.Description"].fields, inside and inside .. "." .. key or key)
+  else
+    row = row_of_call(texts.entries[what], key)
+  end
+  local list = {}
+  for word in (row and row[2] or ""):gmatch '"([^"]+)"' do list[#list + 1] = word end
+  return #list > 0 and list or nil
+end
+
 local function of_operation(f)
   for _, name in ipairs(core.signature()) do
     if rawequal(rawget(sluice, name), f) then
