@@ -196,6 +196,14 @@ end
 
 local Loaded = { __name = "sluice.Loaded" }
 
+-- At the prompt and in print: a line; the fields are for those who ask.
+function Loaded:__tostring()
+  local decays = {}
+  for i, e in ipairs(self.ema) do decays[i] = decay_text(e.decay) end
+  return ("checkpoint %s: %s, %s parameters, step %d, EMA %s"):format(self.path, tostring(self.model):match "^[^:]*",
+    core.thousands((self.model:count())), self.step, #decays > 0 and table.concat(decays, ", ") or "none")
+end
+
 -- Without what only another version knows, of which loading has warned.
 local function known_settings(settings)
   local known = { columns = true }

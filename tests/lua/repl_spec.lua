@@ -53,6 +53,14 @@ describe("printing", function()
     assert.equal("mine { a = 1 }", inspect.text(setmetatable({ a = 1 }, { __name = "mine" })))
   end)
 
+  it("tells of a checkpoint and of how images were made in a line", function()
+    local loaded = sluice.load "models/digits.safetensors"
+    assert.equal("checkpoint models/digits.safetensors: dit, 1,281,680 parameters, step 50000, EMA none", inspect.text(loaded))
+    local _, _, made = loaded:sample { n = 1, steps = 2, seed = 4 }
+    assert.equal(made:text().Description, inspect.text(made))
+    assert.truthy(inspect.text { made }:find("1 image, balanced classes; sampler ddim, 2 steps", 1, true))
+  end)
+
   it("puts several values in a line, as print does, or in lines", function()
     assert.equal("1\tnil\ta", inspect.line(1, nil, "a"))
     assert.equal("nil", inspect.line(nil))
