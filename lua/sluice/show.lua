@@ -1,6 +1,7 @@
 -- sluice.show: pictures in the terminal, or in a PNG file where there is none.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local progress = require "sluice.progress"
 local sluice = require "sluice"
 
 local show = {}
@@ -113,6 +114,13 @@ local function images_of(v, o)
   return nil, what .. " is no picture; tensors of images, a routing, a data set and a sampler can be shown"
 end
 
+-- As sluice.save_png does: a picture alone would not tell.
+local function warn_nonfinite(images)
+  local all = images:numel()
+  local bad = all - images:isfinite():to("i64"):sum():item()
+  if bad > 0 then progress.warn(("%d of %d values are not finite; NaN is drawn black"):format(bad, all)) end
+end
+
 -- show-0001.png and so on, the first that is free.
 local function free_name()
   for i = 1, 9999 do
@@ -144,6 +152,7 @@ function show.show(x, o)
   local terminal = core.terminal()
   if terminal then core.draw(images, columns or 0) end
   if remark then say(remark) end
+  if not path and terminal then warn_nonfinite(images) end
   if path or not terminal then
     path = path or free_name()
     sluice.save_png(path, images, { columns = columns })

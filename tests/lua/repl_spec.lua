@@ -355,6 +355,19 @@ describe("sluice.show", function()
     assert.same({ { -1, 1 }, { 1, -1 } }, sluice.load_image(path)[1]:totable())
   end)
 
+  it("warns of values that are not finite, in a terminal as in a file", function()
+    local terminal, draw, stderr, said = core.terminal, core.draw, io.stderr, {}
+    core.terminal, core.draw = function() return 24, 80 end, function() end
+    io.stderr = { write = function(_, ...) said[#said + 1] = table.concat { ... } end } -- luacheck: ignore
+    local ok, fault = pcall(function()
+      sluice.show(sluice.tensor { { { 1, 0 / 0, 1 / 0 } } })
+      sluice.show(sluice.ones { 1, 2, 2 })
+    end)
+    core.terminal, core.draw, io.stderr = terminal, draw, stderr -- luacheck: ignore
+    assert(ok, fault)
+    assert.equal("sluice: warning: 2 of 3 values are not finite; NaN is drawn black\n", table.concat(said))
+  end)
+
   it("says what is none", function()
     for want, x in pairs {
       ["3 is no picture"] = 3, ["a table is no picture"] = {}, ['the text "a" is no picture'] = "a",
