@@ -182,6 +182,18 @@ describe("the line", function()
   end)
 end)
 
+describe("a picture", function()
+  it("has no colours where NO_COLOR is set", function()
+    for value, coloured in pairs { [""] = true, ["1"] = false } do
+      local t = start { env = { SLUICE_HISTORY = "", NO_COLOR = value } }
+      t:type("show(sluice.rand({ 3, 16, 32 }, { seed = 1 }) * 2 - 1)", "Enter")
+      assert.truthy(t:prompt("* 2 - 1)"):find "\226\150")
+      assert.equal(coloured, t:is_coloured())
+      t:close()
+    end
+  end)
+end)
+
 describe("training at the prompt", function()
   it("is kept when it is interrupted, and goes on", function()
     local runs = files.temporary()
