@@ -355,6 +355,24 @@ describe("sluice.show", function()
     assert.same({ { -1, 1 }, { 1, -1 } }, sluice.load_image(path)[1]:totable())
   end)
 
+  it("draws of work in progress what can be read", function()
+    local show = require "sluice.show"
+    local terminal = core.terminal
+    local function readable(rows, wide, shape, columns)
+      core.terminal = function() return rows, wide end
+      local n, across = show.readable(shape, columns)
+      core.terminal = terminal
+      return { n, across }
+    end
+    assert.same({ 12, 6 }, readable(24, 80, { 200, 1, 28, 28 }))
+    assert.same({ 12, 6 }, readable(24, 80, { 200, 1, 28, 28 }, 20))
+    assert.same({ 10, 5 }, readable(24, 80, { 200, 1, 28, 28 }, 5))
+    assert.same({ 16, 8 }, readable(45, 200, { 16, 3, 28, 28 }))
+    assert.same({ 4, 4 }, readable(24, 80, { 4, 1, 28, 28 }))
+    assert.same({ 1, 1 }, readable(5, 10, { 4, 1, 28, 28 }))
+    assert.same({ 1, 1 }, readable(3, 2, { 4, 3, 256, 256 }, 2))
+  end)
+
   it("warns of values that are not finite, in a terminal as in a file", function()
     local terminal, draw, stderr, said = core.terminal, core.draw, io.stderr, {}
     core.terminal, core.draw = function() return 24, 80 end, function() end
