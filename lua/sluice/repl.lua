@@ -4,6 +4,7 @@ local core = require "sluice.core"
 local faults = require "sluice.faults"
 local inspect = require "sluice.repl.inspect"
 local locals = require "sluice.repl.locals"
+local text_width = require "sluice.text_width"
 
 --- sluice.repl
 --- Settings of the prompt, read while it runs.
@@ -159,7 +160,8 @@ function repl.run(console)
   session.history = open_history(console)
   if console.edited then
     require("sluice.sample").observer = require("sluice.repl.live").observer(repl.settings)
-    io.write "help() is a short tour, Tab completes, Ctrl-D leaves.\n"
+    local _, columns = core.terminal()
+    io.write(text_width.wrapped("help() is a short tour, Tab completes, Ctrl-D leaves.", columns and columns - 1), "\n")
   end
   run_init(console)
   faults.current = "input 0"

@@ -286,9 +286,17 @@ describe("the prompt's tools", function()
     core.terminal = function() return 24, 40 end
     local text = printed(tools.help, ("é"):rep(200))
     local tour = printed(tools.help)
+    local sampler = printed(tools.help, "cfg_interval")
     core.terminal = terminal
     assert.truthy(text:find(("é"):rep(200), 1, true))
     for row in tour:gmatch "[^\n]+" do assert(utf8.len(row) < 40, row) end
+    local last -- filled once: no line but a paragraph's last has room for the next word
+    for row in sampler:gmatch "[^\n]+" do
+      assert(utf8.len(row) < 40, row)
+      local indent, word = row:match "^( *)(%S+)"
+      if last and indent == "    " and last:match "^    %S" then assert.truthy(utf8.len(last) + 1 + utf8.len(word) >= 40, row) end
+      last = row
+    end
   end)
 
   it("help finds the name of a value", function()

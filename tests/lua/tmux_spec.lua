@@ -131,6 +131,7 @@ end)
 describe("the line", function()
   it("takes pasted code, UTF-8, and more than the window is wide", function()
     local t = start { columns = 40, rows = 20, env = { SLUICE_HISTORY = "" } }
+    t:wait "completes,\n  Ctrl%-D leaves.\n> *\n$"
     t:paste "function double(x)\n\tif x then\n\t\treturn 2 * x\n\tend\nend\ndouble(21)\n"
     local screen = t:wait "42\n> *\n$"
     assert.truthy(screen:find("function double(x)\n>>   if x then\n>>     return 2 * x\n>>   end\n>> end\n> double(21)", 1, true), screen)
