@@ -14,6 +14,7 @@ typedef struct terminal {
   ChafaTermInfo *info;
   ChafaPixelMode pixels;
   ChafaCanvasMode colours;
+  bool grey; /* graphics without colours */
   int columns, rows, cell_width, cell_height;
 } terminal;
 
@@ -51,8 +52,24 @@ static terminal look_at_terminal(FILE *out) {
               : many ? CHAFA_CANVAS_MODE_INDEXED_256
               : some ? CHAFA_CANVAS_MODE_INDEXED_16
                      : CHAFA_CANVAS_MODE_FGBG;
+  const char *no_colours = getenv("NO_COLOR"); /* no-color.org */
+  t.grey = no_colours && *no_colours;
+  if (t.grey && t.pixels == CHAFA_PIXEL_MODE_SYMBOLS) t.colours = CHAFA_CANVAS_MODE_FGBG;
   read_size(&t);
   return t;
+}
+
+/* Three bytes a pixel, all the same if it is to be grey: Rec. 601's luma. */
+static guint8 *rgb_of(const uint8_t *p, gsize n, gsize channels, bool grey) {
+  guint8 *rgb = g_malloc(n * 3);
+  for (gsize i = 0; i < n; i++, p += channels) {
+    const uint8_t r = p[0], g = channels == 3 ? p[1] : r, b = channels == 3 ? p[2] : r;
+    const guint8 luma = (guint8)((299 * r + 587 * g + 114 * b + 500) / 1000);
+    rgb[i * 3] = grey ? luma : r;
+    rgb[i * 3 + 1] = grey ? luma : g;
+    rgb[i * 3 + 2] = grey ? luma : b;
+  }
+  return rgb;
 }
 
 /* The picture's text, as large as it is or max_rows and the terminal allow; *rows: how many it takes. */
@@ -74,10 +91,7 @@ static GString *picture_text(const terminal *t, const sl_tensor *grid, int max_r
   chafa_canvas_config_set_canvas_mode(config, t->colours);
   chafa_canvas_config_set_symbol_map(config, symbols);
   ChafaCanvas *canvas = chafa_canvas_new(config);
-  guint8 *rgb = g_malloc((gsize)height * (gsize)width * 3);
-  const uint8_t *p = sl_tensor_data(grid);
-  for (gsize i = 0; i < (gsize)height * (gsize)width; i++)
-    for (int c = 0; c < 3; c++) rgb[i * 3 + (gsize)c] = p[i * (gsize)channels + (gsize)(channels == 3 ? c : 0)];
+  guint8 *rgb = rgb_of(sl_tensor_data(grid), (gsize)height * (gsize)width, (gsize)channels, t->grey);
   chafa_canvas_draw_all_pixels(canvas, CHAFA_PIXEL_RGB8, rgb, width, height, width * 3);
   GString *text = chafa_canvas_print(canvas, t->info);
   g_free(rgb);

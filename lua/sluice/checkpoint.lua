@@ -162,7 +162,11 @@ end
 
 --- loaded:sample(options?) -> images, labels?
 --- Draws with the stored settings and the first EMA. `loaded.sample` itself is the table of these settings.
---- @param options? table  fields of sluice.sample that go over the settings; ema is a decay, "none", or weights
+--- @param options? table  what goes over the settings
+--- @fields sluice.sample
+--- @field model? sluice.Model  the checkpoint's
+--- @field diffusion? sluice.Diffusion  the checkpoint's
+--- @field ema? number|"none"|sluice.Tensor  a decay, "none" or weights; the first EMA
 --- @return sluice.Tensor images
 --- @return sluice.Tensor? labels
 --- @example print(loaded:sample({ n = 2, steps = 2 }):shape()[1])  --> 2
@@ -206,6 +210,14 @@ local function newest(folder, read_one)
 end
 
 local Loaded = { __name = "sluice.Loaded" }
+
+-- At the prompt and in print: a line; the fields are for those who ask.
+function Loaded:__tostring()
+  local decays = {}
+  for i, e in ipairs(self.ema) do decays[i] = decay_text(e.decay) end
+  return ("checkpoint %s: %s, %s parameters, step %d, EMA %s"):format(self.path, tostring(self.model):match "^[^:]*",
+    core.thousands((self.model:count())), self.step, #decays > 0 and table.concat(decays, ", ") or "none")
+end
 
 -- Without what only another version knows, of which loading has warned.
 local function known_settings(settings)

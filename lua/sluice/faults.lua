@@ -78,11 +78,18 @@ local function placed(text)
   return row and text .. "\n" .. row or text
 end
 
+-- The message with locals of the prompt called so: for Lua they are fields of an environment.
+local function with_locals(text)
+  local is = require("sluice.repl.locals").is
+  return (text:gsub("%(global '([^']+)'%)", function(name) return is(name) and ("(local '%s')"):format(name) or nil end))
+end
+
 -- "; did you mean …?" for a name that is nil.
 local function hint(text)
   local kind, name = text:match "attempt to %a+ a nil value %((%a+) '([^']+)'%)"
   if not kind then return "" end
-  local near = require("sluice.repl.names").nearest(kind, name)
+  local chunk, line = text:match "^(input %d+):(%d+): "
+  local near = require("sluice.repl.names").nearest(kind, name, faults.inputs[chunk], tonumber(line))
   return near and ('; did you mean "%s"?'):format(near) or ""
 end
 
@@ -112,6 +119,7 @@ function faults.told(message)
   if text == "interrupted" then return text end
   if not faults.current then return text .. traceback(frames, more) end
   local first, rest = text:match "^([^\n]*)(.*)$"
+  first = with_locals(first)
   return placed(first .. hint(first)) .. rest .. traceback(frames, more)
 end
 

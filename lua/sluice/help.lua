@@ -4,6 +4,7 @@ local text_width = require "sluice.text_width"
 local texts = require "sluice.help_texts"
 
 local WIDTH = 80
+local most = WIDTH -- a line is less wide; of what is written now
 
 local help = {}
 
@@ -12,7 +13,7 @@ local width = text_width.of
 local function fill(out, text, indent)
   local line = indent
   for word in text:gmatch "%S+" do
-    if #line > #indent and width(line) + width(word) >= WIDTH then
+    if #line > #indent and width(line) + width(word) >= most then
       out[#out + 1] = line
       line = indent
     end
@@ -32,7 +33,7 @@ local function add_rows(out, rows, indent)
   for _, row in ipairs(rows) do
     local left = indent .. row[1] .. (row[1] ~= "" and "  " or "") .. row[2]
     local right = row[3] ~= "" and "  " .. row[3] or ""
-    if width(left) + width(right) < WIDTH then
+    if width(left) + width(right) < most then
       out[#out + 1] = left .. right
     else
       out[#out + 1] = left
@@ -128,14 +129,23 @@ local function option(word)
   return #out > 0 and table.concat(out, "\n") or nil
 end
 
--- The text of a name, however short, or of an option's name; nil where there is none.
-function help.find(name)
+-- The text of a name, however short, or of an option's name, in lines of at most `columns` (79) as far as words allow; nil where there
+-- is none.
+function help.find(name, columns)
+  most = columns and math.min(columns + 1, WIDTH) or WIDTH
   local names = spellings()[bare(name)]
   if not names then return option(bare(name)) end
   table.sort(names)
   local out = {}
   for i, full in ipairs(names) do out[i] = text_of(texts.entries[full]) end
   return table.concat(out, "\n\n")
+end
+
+-- All names that there is help on, in no order.
+function help.topics()
+  local list = {}
+  for name in pairs(spellings()) do list[#list + 1] = name end
+  return list
 end
 
 -- The name that is nearest to a word, or nil.
@@ -153,6 +163,7 @@ end
 --- print(sluice.help "randn")
 --- print(sluice.help "sotfmax":match "softmax")  --> softmax
 function help.help(name)
+  most = WIDTH
   if name == nil then return index() end
   if type(name) ~= "string" then error("sluice.help: expected a name, like \"softmax\" or \"io.load\"", 2) end
   local text = help.find(name)

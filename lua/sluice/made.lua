@@ -120,6 +120,11 @@ function Made:save(path, images, options)
   sluice.save_png(path, images, fields.merged(layout, { text = fields.merged(options and options.text, self:text(layout)) }))
 end
 
+-- At the prompt and in print: the sentence; the fields are for those who ask.
+function Made:__tostring()
+  return made.describe(self.record)
+end
+
 -- The text in a picture, or in an .npz as bytes.
 local function text_in(path)
   if not path:match "%.npz$" then return sluice.png_text(path).sluice end

@@ -3,6 +3,8 @@
 local core = require "sluice.core"
 local faults = require "sluice.faults"
 local inspect = require "sluice.repl.inspect"
+local locals = require "sluice.repl.locals"
+local text_width = require "sluice.text_width"
 
 --- sluice.repl
 --- Settings of the prompt, read while it runs.
@@ -31,10 +33,10 @@ local function compile(text, chunk)
     return nil, chunk .. ":1: it begins with an Escape character, as arrow keys send where a terminal has no line editing", nil
   end
   local shown = text:match "^%s*=(.*)$"
-  local f, message = load("return " .. (shown or text), "=" .. chunk, "t")
+  local f, message = load("return " .. (shown or text), "=" .. chunk, "t", locals.env)
   if f then return f end
   if message:match "<eof>$" or shown then return nil, message, message:match "<eof>$" end
-  f, message = load(text, "=" .. chunk, "t")
+  f, message = locals.load(text, "=" .. chunk)
   return f, message, message and message:match "<eof>$"
 end
 
@@ -83,19 +85,13 @@ function Session:show(ok, ...)
   if not fine then tell(message) end
 end
 
--- Once in a session: what becomes of a local.
-function Session:explain_local(text)
-  if self.explained or not self.console.edited or not text:match "^%s*local%s+[%a_]" or text:find "\n" or text:find ";" then return end
-  self.explained = true
-  tell "(a local lives only in the line that makes it; without `local`, later lines see it too)"
-end
-
 function Session:run(f, message, text)
   faults.inputs[self.chunk], faults.current = text, self.chunk
   faults.inputs[("input %d"):format(self.number - INPUTS)] = nil
   if f then
-    self:explain_local(text)
-    self:show(self.console.call(f))
+    local results = table.pack(self.console.call(f))
+    locals.ran(f)
+    self:show(table.unpack(results, 1, results.n))
   else
     tell(faults.refused(message))
   end
@@ -104,7 +100,7 @@ end
 -- `exit` and `quit`, where they are no variables, mean what they say.
 local function leaves(text)
   local word = text:match "^%s*(%a+)%s*$" or text:match "^%s*(%a+)%s*%(%s*%)%s*$"
-  return (word == "exit" or word == "quit") and rawget(_G, word) == nil
+  return (word == "exit" or word == "quit") and locals.get(word) == nil
 end
 
 function Session:loop()
@@ -164,7 +160,8 @@ function repl.run(console)
   session.history = open_history(console)
   if console.edited then
     require("sluice.sample").observer = require("sluice.repl.live").observer(repl.settings)
-    io.write "help() is a short tour, Tab completes, Ctrl-D leaves.\n"
+    local _, columns = core.terminal()
+    io.write(text_width.wrapped("help() is a short tour, Tab completes, Ctrl-D leaves.", columns and columns - 1), "\n")
   end
   run_init(console)
   faults.current = "input 0"

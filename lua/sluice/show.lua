@@ -1,12 +1,14 @@
 -- sluice.show: pictures in the terminal, or in a PNG file where there is none.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local progress = require "sluice.progress"
 local sluice = require "sluice"
 
 local show = {}
 
 local NAMES = { "columns", "path", "T", "C", "block" }
 local FIRST = 25 -- images shown of a data set
+local WIDE, ROWS = 12, 16 -- columns of the terminal that an image needs to be read, and its rows that pictures of work in progress take
 
 local function say(text)
   io.write(text, "\n")
@@ -113,6 +115,42 @@ local function images_of(v, o)
   return nil, what .. " is no picture; tensors of images, a routing, a data set and a sampler can be shown"
 end
 
+-- How many of the images of these sizes [N,C,H,W] can be read in the terminal while work goes on, and how many of them in a row: columns
+-- if that can be, or if it is nil what makes them largest.
+function show.readable(shape, columns)
+  local rows, wide = core.terminal()
+  local n, height, width = shape[1], shape[3], shape[4]
+  rows, wide = math.min(ROWS, rows - 2), wide - 1
+  local cells = math.min(WIDE, width)
+  local across = math.max(1, wide // cells)
+  local down = math.max(1, math.floor(rows / (cells * height / width / 2))) -- a cell is twice as high as wide
+  if columns and columns > 0 then
+    across = math.min(columns, across)
+    return math.min(n, across * down), across
+  end
+  n = math.min(n, across * down)
+  local best, largest = across, 0
+  for a = 1, across do
+    local scale = math.min(wide / (a * width), 2 * rows / (math.ceil(n / a) * height))
+    if scale > largest then best, largest = a, scale end
+  end
+  return n, best
+end
+
+-- Draws those of the images that can be read; the rows that it took and how many are drawn. over: rows of the picture that it replaces.
+function show.some(images, columns, over)
+  local n, across = show.readable(images:shape(), columns)
+  if n < #images then images = images:slice(1, 1, n) end
+  return core.draw(images, across, { rows = ROWS, over = over }), n
+end
+
+-- As sluice.save_png does: a picture alone would not tell.
+local function warn_nonfinite(images)
+  local all = images:numel()
+  local bad = all - images:isfinite():to("i64"):sum():item()
+  if bad > 0 then progress.warn(("%d of %d values are not finite; NaN is drawn black"):format(bad, all)) end
+end
+
 -- show-0001.png and so on, the first that is free.
 local function free_name()
   for i = 1, 9999 do
@@ -144,6 +182,7 @@ function show.show(x, o)
   local terminal = core.terminal()
   if terminal then core.draw(images, columns or 0) end
   if remark then say(remark) end
+  if not path and terminal then warn_nonfinite(images) end
   if path or not terminal then
     path = path or free_name()
     sluice.save_png(path, images, { columns = columns })

@@ -5,6 +5,7 @@ local interrupt = require "sluice.interrupt"
 local progress = require "sluice.progress"
 local quote = require "sluice.quote"
 local sample = require "sluice.sample"
+local show = require "sluice.show"
 local train_run = require "sluice.train_run"
 
 local train_loop = {}
@@ -43,9 +44,10 @@ local function preview(run)
   if interrupt.asked() then return false end
   local path = run.folder:sample_path(run.steps)
   made:save(path, images, { columns = s.columns })
-  if core.isatty() and not run.quiet and core.draw then
+  if core.isatty() and not run.quiet and core.draw and core.terminal() then
     run.line:clear()
-    core.draw(images, s.columns)
+    local _, n = show.some(images, s.columns)
+    if n < #images then progress.say(("%d of %d images; %s has all"):format(n, #images, path), run.line) end
   end
   return true
 end

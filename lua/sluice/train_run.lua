@@ -41,7 +41,11 @@ Run.__name = "sluice.run"
 
 --- run:sample(options?) -> images, labels?
 --- Draws with the recipe's own `sample` settings and the first EMA.
---- @param options? table  fields of sluice.sample that go over the settings; ema is a decay, "none", or weights
+--- @param options? table  what goes over the settings
+--- @fields sluice.sample
+--- @field model? sluice.Model  the run's
+--- @field diffusion? sluice.Diffusion  the run's
+--- @field ema? number|"none"|sluice.Tensor  a decay, "none" or weights; the first EMA
 --- @return sluice.Tensor images
 --- @return sluice.Tensor? labels
 --- @example print(run:sample({ n = 2, steps = 2 }):shape()[1])  --> 2

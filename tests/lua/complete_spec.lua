@@ -1,6 +1,7 @@
 -- What Tab completes, without a terminal.
 local sluice = require "sluice"
 local core = require "sluice.core"
+local fields = require "sluice.fields"
 local files = require "files"
 local complete = require "sluice.repl.complete"
 local names = require "sluice.repl.names"
@@ -123,6 +124,42 @@ describe("completion", function()
     assert.equal("  ", (complete.key("", 80)))
     assert.equal("  ", (complete.key("x = ", 80)))
     assert.equal("  ", (complete.key("for i = 1, 2 do\n", 80)))
+  end)
+
+  it("knows the options of what a checkpoint and a run sample with", function()
+    local locals = require "sluice.repl.locals"
+    local loaded = sluice.load "models/digits.safetensors"
+    local run = require("sluice.train_run").new { dir = "runs/none" }
+    rawset(_G, "spec_loaded", loaded)
+    rawset(_G, "spec_run", run)
+    assert(locals.load("local spec_local = ...", "=input 1"))(loaded)
+    for _, name in ipairs { "spec_loaded", "spec_run", "spec_local" } do
+      assert.same({ "start", "steps" }, (complete.candidates(name .. ":sample { n = 2, st")))
+      assert.same({ "labels" }, (complete.candidates(name .. ":sample { la")))
+      local all = complete.candidates(name .. ":sample { ")
+      assert.truthy(set_of(all).ema and set_of(all).sampler and set_of(all).cfg)
+      assert.equal(#fields.keys(set_of(all)), #all)
+      assert.same({ ddim = true, ddpm = true }, candidates(name .. ':sample { sampler = "dd'))
+    end
+    locals.forget()
+    rawset(_G, "spec_loaded", nil)
+    rawset(_G, "spec_run", nil)
+  end)
+
+  it("knows the words that an option may be, and the topics of help", function()
+    assert.equal('m"', (complete.key('sluice.sample { n = 1, sampler = "ddi', 80)))
+    assert.equal("anced'", (complete.key("sluice.sample { labels = 'bal", 80)))
+    assert.same({ eps = true, v = true, x0 = true }, candidates('sluice.diffusion { predict = "'))
+    assert.same({ bf16 = true }, candidates('sluice.recipe { function() return { train = { precision = "bf'))
+    assert.truthy(candidates('sluice.diffusion { schedule = "').cosine)
+    assert.same({ ["models/"] = true }, candidates('sluice.sample { sampler = "models')) -- no word fits: a file
+    assert.same({ softmax = true }, candidates('sluice.help "softm'))
+    rawset(_G, "help", require("sluice.repl.tools").help)
+    assert.truthy(candidates('help "sam').sampler)
+    assert.truthy(candidates("help('tensor:it")["tensor:item"])
+    assert.same({ ["models/"] = true }, candidates('help "models'))
+    rawset(_G, "help", nil)
+    assert.same({ ["models/"] = true }, candidates('print "models'))
   end)
 
   it("inserts what all have in common, else lists them in columns of bounded number", function()

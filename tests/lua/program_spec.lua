@@ -93,6 +93,17 @@ describe("the program", function()
     os.remove(name)
   end)
 
+  it("keeps the prompt's locals, and code of its functions as it is", function()
+    local other = script "return x == nil"
+    local name = script(('local x = 5\nlocal function f()\n  return x + 1\nend\nf()\n_G.x == nil, dofile "%s", #string.rep("a", 3)\n')
+      :format(other) .. "local quit = 3\nquit\nx = nil\nx + 1\n")
+    local text = run("-i < " .. name)
+    assert(text:find "> 6\n" and text:find "true\ttrue\t3\n" and text:find "> 3\n", text)
+    assert(text:find("attempt to perform arithmetic on a nil value (local 'x')\n", 1, true), text)
+    os.remove(name)
+    os.remove(other)
+  end)
+
   it("runs standard input and options in order", function()
     local name = script "print(y)"
     assert.equal("4\n", (run("-e 'y = 4' - < " .. name)))

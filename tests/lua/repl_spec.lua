@@ -1,10 +1,12 @@
 -- The logic of the prompt, without a terminal: printing, history, help, errors, pictures.
 local sluice = require "sluice"
 local core = require "sluice.core"
+local complete = require "sluice.repl.complete"
 local files = require "files"
 local faults = require "sluice.faults"
 local history = require "sluice.repl.history"
 local inspect = require "sluice.repl.inspect"
+local locals = require "sluice.repl.locals"
 local names = require "sluice.repl.names"
 local tools = require "sluice.repl.tools"
 
@@ -49,6 +51,14 @@ describe("printing", function()
     assert.equal("{}", inspect.text(setmetatable({}, { __index = bad, __pairs = bad, __len = bad, __name = 1 })))
     assert.truthy(inspect.text(setmetatable({}, { __tostring = bad })):find "its __tostring failed: .*no")
     assert.equal("mine { a = 1 }", inspect.text(setmetatable({ a = 1 }, { __name = "mine" })))
+  end)
+
+  it("tells of a checkpoint and of how images were made in a line", function()
+    local loaded = sluice.load "models/digits.safetensors"
+    assert.equal("checkpoint models/digits.safetensors: dit, 1,281,680 parameters, step 50000, EMA none", inspect.text(loaded))
+    local _, _, made = loaded:sample { n = 1, steps = 2, seed = 4 }
+    assert.equal(made:text().Description, inspect.text(made))
+    assert.truthy(inspect.text { made }:find("1 image, balanced classes; sampler ddim, 2 steps", 1, true))
   end)
 
   it("puts several values in a line, as print does, or in lines", function()
@@ -163,10 +173,110 @@ describe("errors", function()
     assert.equal("attempt to call a nil value (global 'pritn'); did you mean \"print\"?", text)
     rawset(_G, "f", nil)
     faults.current, faults.inputs = nil, {}
+    rawset(_G, "sluice", sluice)
+    local function nearest(kind, name, code, line) return names.nearest(kind, name, code, line or 1) end
+    assert.equal("dtr", nearest("field", "drt", "m = sluice.routing.drt {}"))
+    assert.equal("cosine", nearest("field", "cosin", "sluice.schedule.cosin {}"))
+    assert.equal("min_snr", nearest("field", "minsnr", "sluice.weight.minsnr(3)"))
+    assert.equal("routing", nearest("field", "routng", "sluice.routng.dtr {}"))
+    assert.equal("upper", nearest("method", "uper", "('a'):uper()"))
+    assert.equal(nil, nearest("field", "sampel", "math.sampel()")) -- there is none in math
+    assert.equal("sample", nearest("field", "sampel", "x = math.sampel or 0\nsluice.sampel {}", 2))
+    assert.equal("sample", nearest("field", "sampel", "f().sampel()"))
+    rawset(_G, "sluice", nil)
     assert.equal("sample", names.nearest("field", "sampel"))
     assert.equal("totable", names.nearest("method", "totabel"))
     assert.equal(nil, names.nearest("global", "qqqqqqqq"))
     assert.equal(nil, names.nearest("field", "foo"))
+  end)
+end)
+
+describe("locals of the prompt", function()
+  after_each(locals.forget)
+
+  local function run(text)
+    local f = assert(locals.load(text, "=input 1"))
+    local results = table.pack(pcall(f))
+    locals.ran(f)
+    return table.unpack(results, 1, results.n)
+  end
+
+  local function value(text)
+    return select(2, assert(run("return " .. text)))
+  end
+
+  it("are seen by later inputs, and not by others", function()
+    run "local x, spec_y = 1, 2"
+    run "-- adds\nlocal function spec_add(a)\n  return a + x\nend"
+    assert.equal(3, value "spec_add(spec_y)")
+    run "x = 10"
+    run "spec_global = 4"
+    assert.equal(12, value "spec_add(2)")
+    assert.equal(nil, rawget(_G, "x"))
+    assert.equal(nil, rawget(_G, "spec_add"))
+    assert.equal(4, rawget(_G, "spec_global"))
+    assert.equal(nil, value "load 'return x'()")
+    run "spec_global = nil"
+    run "function spec_later() return spec_z end"
+    run "local spec_z <const> = 5"
+    assert.equal(5, value "spec_later()")
+    run "spec_later = nil"
+  end)
+
+  it("hide globals without a change to them, and may be nil", function()
+    local library = string
+    run "local string = string.rep('a', 3)"
+    assert.equal("aaa", value "string")
+    assert.equal(library, rawget(_G, "string"))
+    run "local print"
+    assert.equal(nil, value "print")
+    run "local print; print = 3"
+    assert.equal(3, value "print")
+    run "print = nil"
+    assert.equal(nil, value "print")
+    assert.truthy(rawget(_G, "print"))
+    run "local math, table = 1"
+    assert.equal(nil, value "table")
+    assert.falsy(run "local os = os.nothing.at_all")
+    assert.equal(os, value "os")
+    assert.falsy(run "local spec_x = 1; error 'late'")
+    assert.equal(1, value "spec_x")
+  end)
+
+  it("are what Lua says in all else", function()
+    assert.equal(nil, locals.declaration "do local x = 1 end")
+    assert.equal(nil, locals.declaration "f(function() local x = 1 end)")
+    assert.equal("      x         = 3", (locals.declaration "local x <const> = 3"))
+    assert.equal("       ; f()", (locals.declaration "local x; f()"))
+    assert.equal("      function f() end", (locals.declaration "local function f() end"))
+    assert.equal(nil, locals.declaration "local x <close> = f()")
+    local _, message = locals.load("local x <const> = 1; x = 2", "=input 1")
+    assert.truthy(message:find("attempt to assign to const variable 'x'", 1, true))
+    _, message = locals.load("local function a.b() end", "=input 1")
+    assert.truthy(message:find("near '.'", 1, true))
+    run "local _, spec_b = 1, 2"
+    assert.falsy(locals.is "_")
+    rawset(_G, "_", nil)
+    run "do local spec_c = 1 end; local spec_d = 2"
+    assert.falsy(locals.is "spec_c" or locals.is "spec_d")
+    run "local spec_e = 1; function spec_f() spec_e = spec_e + 1 end"
+    run "spec_f()"
+    assert.equal(2, value "spec_e")
+    run "spec_f = nil"
+  end)
+
+  it("are known to completion and to messages", function()
+    run "local spec_table, spec_none = { inner = { 1 } }"
+    assert.same({ "spec_none", "spec_table" }, (complete.candidates "print(spec_"))
+    assert.same({ "inner" }, (complete.candidates "spec_table."))
+    run "local string = { mine = 1 }"
+    assert.same({ "mine" }, (complete.candidates "string."))
+    faults.current, faults.inputs["input 1"] = "input 1", "x"
+    local _, text = xpcall(locals.load("spec_tabel()", "=input 1"), faults.told)
+    assert.equal("attempt to call a nil value (global 'spec_tabel'); did you mean \"spec_table\"?", text)
+    _, text = xpcall(locals.load("spec_none()", "=input 1"), faults.told)
+    assert.equal("attempt to call a nil value (local 'spec_none')", text)
+    faults.current, faults.inputs = nil, {}
   end)
 end)
 
@@ -176,9 +286,17 @@ describe("the prompt's tools", function()
     core.terminal = function() return 24, 40 end
     local text = printed(tools.help, ("é"):rep(200))
     local tour = printed(tools.help)
+    local sampler = printed(tools.help, "cfg_interval")
     core.terminal = terminal
     assert.truthy(text:find(("é"):rep(200), 1, true))
     for row in tour:gmatch "[^\n]+" do assert(utf8.len(row) < 40, row) end
+    local last -- filled once: no line but a paragraph's last has room for the next word
+    for row in sampler:gmatch "[^\n]+" do
+      assert(utf8.len(row) < 40, row)
+      local indent, word = row:match "^( *)(%S+)"
+      if last and indent == "    " and last:match "^    %S" then assert.truthy(utf8.len(last) + 1 + utf8.len(word) >= 40, row) end
+      last = row
+    end
   end)
 
   it("help finds the name of a value", function()
@@ -243,6 +361,37 @@ describe("sluice.show", function()
     assert.same({ { -1, 1 }, { 1, -1 } }, sluice.load_image(path)[1]:totable())
     size(sluice.tensor({ { 0, 1 }, { 1, 0 } }, { dtype = "u8" })) -- a mask
     assert.same({ { -1, 1 }, { 1, -1 } }, sluice.load_image(path)[1]:totable())
+  end)
+
+  it("draws of work in progress what can be read", function()
+    local show = require "sluice.show"
+    local terminal = core.terminal
+    local function readable(rows, wide, shape, columns)
+      core.terminal = function() return rows, wide end
+      local n, across = show.readable(shape, columns)
+      core.terminal = terminal
+      return { n, across }
+    end
+    assert.same({ 12, 6 }, readable(24, 80, { 200, 1, 28, 28 }))
+    assert.same({ 12, 6 }, readable(24, 80, { 200, 1, 28, 28 }, 20))
+    assert.same({ 10, 5 }, readable(24, 80, { 200, 1, 28, 28 }, 5))
+    assert.same({ 16, 8 }, readable(45, 200, { 16, 3, 28, 28 }))
+    assert.same({ 4, 4 }, readable(24, 80, { 4, 1, 28, 28 }))
+    assert.same({ 1, 1 }, readable(5, 10, { 4, 1, 28, 28 }))
+    assert.same({ 1, 1 }, readable(3, 2, { 4, 3, 256, 256 }, 2))
+  end)
+
+  it("warns of values that are not finite, in a terminal as in a file", function()
+    local terminal, draw, stderr, said = core.terminal, core.draw, io.stderr, {}
+    core.terminal, core.draw = function() return 24, 80 end, function() end
+    io.stderr = { write = function(_, ...) said[#said + 1] = table.concat { ... } end } -- luacheck: ignore
+    local ok, fault = pcall(function()
+      sluice.show(sluice.tensor { { { 1, 0 / 0, 1 / 0 } } })
+      sluice.show(sluice.ones { 1, 2, 2 })
+    end)
+    core.terminal, core.draw, io.stderr = terminal, draw, stderr -- luacheck: ignore
+    assert(ok, fault)
+    assert.equal("sluice: warning: 2 of 3 values are not finite; NaN is drawn black\n", table.concat(said))
   end)
 
   it("says what is none", function()

@@ -61,6 +61,15 @@ function tmux:screen()
   return (text:gsub("[ \t]+\n", "\n"):gsub("\n+$", "\n"))
 end
 
+-- Whether there are colours on the screen.
+function tmux:is_coloured()
+  local _, text = run(self.call .. "capture-pane -p -e -S -")
+  for numbers in text:gmatch "\27%[([%d;]*)m" do
+    if numbers:find "^[349]%d" or numbers:find ";[349]%d" then return true end
+  end
+  return false
+end
+
 -- Waits until found(screen) gives a value, and returns it; what: for the error
 local function until_found(self, found, what, level)
   local start = core.clock()

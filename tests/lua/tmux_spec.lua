@@ -131,6 +131,7 @@ end)
 describe("the line", function()
   it("takes pasted code, UTF-8, and more than the window is wide", function()
     local t = start { columns = 40, rows = 20, env = { SLUICE_HISTORY = "" } }
+    t:wait "completes,\n  Ctrl%-D leaves.\n> *\n$"
     t:paste "function double(x)\n\tif x then\n\t\treturn 2 * x\n\tend\nend\ndouble(21)\n"
     local screen = t:wait "42\n> *\n$"
     assert.truthy(screen:find("function double(x)\n>>   if x then\n>>     return 2 * x\n>>   end\n>> end\n> double(21)", 1, true), screen)
@@ -179,6 +180,18 @@ describe("the line", function()
     t:type("", "C-d")
     t:ended()
     t:close()
+  end)
+end)
+
+describe("a picture", function()
+  it("has no colours where NO_COLOR is set", function()
+    for value, coloured in pairs { [""] = true, ["1"] = false } do
+      local t = start { env = { SLUICE_HISTORY = "", NO_COLOR = value } }
+      t:type("show(sluice.rand({ 3, 16, 32 }, { seed = 1 }) * 2 - 1)", "Enter")
+      assert.truthy(t:prompt("* 2 - 1)"):find "\226\150")
+      assert.equal(coloured, t:is_coloured())
+      t:close()
+    end
   end)
 end)
 

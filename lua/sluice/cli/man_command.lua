@@ -45,6 +45,9 @@ as for
 .TP
 .B SLUICE_INIT, SLUICE_HISTORY
 the prompt's start-up file and the file of its earlier lines; none if empty
+.TP
+.B NO_COLOR
+if it is not empty, pictures in the terminal are drawn without colours
 .SH FILES
 .TP
 .I runs/NAME\-0001

@@ -1,7 +1,9 @@
--- What may stand at the cursor: names of live values, option names inside a call's braces, files inside a string.
+-- What may stand at the cursor: names of live values, option names inside a call's braces, their words and files inside a string.
 local core = require "sluice.core"
 local names = require "sluice.repl.names"
+local sluice = require "sluice"
 local text_width = require "sluice.text_width"
+local tokens = require "sluice.repl.tokens"
 
 local complete = {}
 
@@ -11,116 +13,13 @@ local KEYWORDS = {
   "return", "then", "true", "until", "while",
 }
 
--- --- reading what was typed ---
-
--- The long bracket that begins at `at` ("[[", "[==["): what closes it, or nil.
-local function long_close(text, at)
-  local level = text:match("^%[(=*)%[", at)
-  return level and "]" .. level .. "]"
-end
-
--- Where the string that begins at `at` with a quote ends; nil if it is open.
-local function string_end(text, at)
-  local quote, i = text:sub(at, at), at + 1
-  while i <= #text do
-    local c = text:sub(i, i)
-    if c == quote then return i end
-    if c == "\n" then return i end
-    i = i + (c == "\\" and 2 or 1)
-  end
-end
-
--- The end of what begins at `at` and is no code; nil if it is open; and its kind.
-local function skip(text, at)
-  local c = text:sub(at, at)
-  if c == '"' or c == "'" then return string_end(text, at), "string" end
-  local comment = text:match("^%-%-", at)
-  local close = long_close(text, comment and at + 2 or at)
-  if close then
-    local _, stop = text:find(close, at, true)
-    return stop, comment and "comment" or "string"
-  end
-  if comment then return text:find("\n", at, true), "comment" end
-  return 0
-end
-
--- The tokens { kind, text, at } of the text; and how it ends if in an open string or comment: { kind, content }.
-local function tokens_of(text)
-  local list, at = {}, 1
-  while true do
-    at = text:match("^%s*()", at)
-    if at > #text then return list end
-    local stop, kind = skip(text, at)
-    if stop == nil then
-      local quote = text:sub(at, at)
-      return list, { kind = kind, content = text:sub(text:match("^%[=*%[()", at) or at + 1), quote = quote }
-    end
-    if stop == 0 then
-      local word = text:match("^[%a_][%w_]*", at)
-      local number = not word and text:match("^%.?%d[%w.]*", at)
-      kind, stop = word and "name" or number and "number" or "symbol", at + #(word or number or "x") - 1
-    end
-    if kind ~= "comment" then list[#list + 1] = { kind = kind, text = text:sub(at, stop), at = at, stop = stop } end
-    at = stop + 1
-  end
-end
-
-local CLOSES = { [")"] = "(", ["]"] = "[", ["}"] = "{" }
-
--- The positions in the list of the brackets that are open at its end, the outermost first.
-local function open_brackets(list)
-  local open = {}
-  for i, t in ipairs(list) do
-    if t.kind == "symbol" then
-      if t.text == "(" or t.text == "[" or t.text == "{" then open[#open + 1] = i
-      elseif CLOSES[t.text] and open[1] and list[open[#open]].text == CLOSES[t.text] then open[#open] = nil end
-    end
-  end
-  return open
-end
-
--- The value of the plain chain of names that ends at position i (a.b.c, a.b[1].c, "text"), and if it ends in `:name`, the value
--- before and the method's name. nil, nil where it cannot be told without running anything.
-local function chain(list, i)
-  local parts = {}
-  while true do
-    local t = list[i]
-    if not t then return nil end
-    if t.text == "]" and list[i - 2] and list[i - 2].text == "[" and list[i - 1].kind ~= "name" and list[i - 3] then
-      local key = list[i - 1]
-      table.insert(parts, 1, key.kind == "number" and (math.tointeger(tonumber(key.text)) or tonumber(key.text))
-        or key.text:match "^[\"'](.*)[\"']$")
-      i = i - 3
-    elseif t.kind == "name" then
-      local before = list[i - 1]
-      if not before or (before.text ~= "." and before.text ~= ":") then
-        table.insert(parts, 1, t.text)
-        break
-      end
-      table.insert(parts, 1, before.text == ":" and { t.text } or t.text)
-      i = i - 2
-    else
-      local inner = t.text == ")" and list[i - 2] and list[i - 2].text == "(" and list[i - 1] or t -- ("text"):
-      return inner.kind == "string" and "" or nil
-    end
-  end
-  local v = _G
-  for k, key in ipairs(parts) do
-    if type(key) == "table" then return k == #parts and v or nil, key[1] end
-    if key == nil then return nil end
-    v = names.get(v, key)
-    if v == nil then return nil end
-  end
-  return v
-end
-
 -- --- option names ---
 
 local options_at
 
 -- What the call whose name ends at position i takes.
 local function options_of_call(list, i)
-  local v, method = chain(list, i)
+  local v, method = names.chain(list, i)
   if v == nil then return nil end
   if not method then return names.options_of(v) end
   local class = names.class(v)
@@ -156,7 +55,7 @@ end
 
 -- The option names that may stand here, without those that do already; nil where no key may stand.
 local function keys_here(list)
-  local open = open_brackets(list)
+  local open = tokens.open_brackets(list)
   local at, last = open[#open], list[#list]
   if not at or list[at].text ~= "{" or not (last.text == "{" or last.text == "," or last.text == ";") then return nil end
   local _, known = options_at(list, open, #open)
@@ -164,7 +63,7 @@ local function keys_here(list)
   local given, depth, left = {}, 0, {}
   for i = at + 1, #list do
     local t = list[i].text
-    if t == "(" or t == "[" or t == "{" then depth = depth + 1 elseif CLOSES[t] then depth = depth - 1 end
+    if t == "(" or t == "[" or t == "{" then depth = depth + 1 elseif tokens.CLOSES[t] then depth = depth - 1 end
     if depth == 0 and list[i].kind == "name" and list[i + 1] and list[i + 1].text == "=" then given[t] = true end
   end
   for _, name in ipairs(known) do
@@ -189,26 +88,54 @@ local function files(content)
   return list, prefix
 end
 
+-- Whether the function whose name ends before the open string tells about names.
+local function asks_for_help(list)
+  local at = #list
+  if at > 0 and list[at].text == "(" then at = at - 1 end
+  if at < 1 or list[at].kind ~= "name" then return false end
+  local f = names.chain(list, at)
+  return rawequal(f, sluice.help) or rawequal(f, require("sluice.repl.tools").help)
+end
+
+-- The words that may stand in a string: an option's, or topics of help; nil where the tokens before it ask for none.
+local function words_here(list)
+  local last, key = list[#list], list[#list - 1]
+  if last and last.text == "=" and key and key.kind == "name" then
+    local open = tokens.open_brackets(list)
+    local what = #open > 0 and list[open[#open]].text == "{" and options_at(list, open, #open)
+    return what and names.choices(what, key.text) or nil
+  end
+  return asks_for_help(list) and require("sluice.help").topics() or nil
+end
+
+-- What may stand in an open string, and the part that is there: words where one fits, else files.
+local function in_string(list, content)
+  for _, word in ipairs(words_here(list) or {}) do
+    if word:sub(1, #content) == content then return words_here(list), content end
+  end
+  return files(content)
+end
+
 -- All names that may stand at the end of the text, the part of one that is there already, and what to put behind a single one. nil
 -- where the key is to be a blank.
 local function all_at(text)
-  local list, inside = tokens_of(text)
+  local list, inside = tokens.of(text)
   if inside then
     if inside.kind == "comment" then return {}, "" end
-    local found, prefix = files(inside.content)
+    local found, prefix = in_string(list, inside.content)
     return found, prefix, function(name) return name:match "/$" and "" or inside.quote == "[" and "" or inside.quote end
   end
   local last, prefix = list[#list], ""
   if last and last.kind == "name" and last.stop == #text then prefix, list[#list] = last.text, nil end
   last = list[#list]
   if last and (last.text == "." or last.text == ":") and not (list[#list - 1] and list[#list - 1].text == ".") then
-    local v = chain(list, #list - 1)
+    local v = names.chain(list, #list - 1)
     return v ~= nil and names.members(v, last.text == ":") or {}, prefix
   end
   local keys = last and keys_here(list)
   if keys then return keys, prefix, function() return " = " end, true end
   if prefix == "" then return nil end
-  local found = names.members(_G)
+  local found = names.variables()
   table.move(KEYWORDS, 1, #KEYWORDS, #found + 1, found)
   return found, prefix
 end
@@ -218,16 +145,19 @@ end
 function complete.candidates(text)
   local all, prefix, suffix, keys = all_at(text)
   if not all then return nil end
-  local found = {}
+  local found, taken = {}, {}
   local function choose(list)
     for _, name in ipairs(list) do
-      if name:sub(1, #prefix) == prefix and (name:sub(1, 1) ~= "_" or prefix:sub(1, 1) == "_") then found[#found + 1] = name end
+      local fits = name:sub(1, #prefix) == prefix and (name:sub(1, 1) ~= "_" or prefix:sub(1, 1) == "_")
+      if fits and not taken[name] then
+        found[#found + 1], taken[name] = name, true
+      end
     end
   end
   choose(all)
   if keys and #found == 0 and prefix ~= "" then -- a value in a list, not a key
     suffix = nil
-    choose(names.members(_G))
+    choose(names.variables())
   end
   table.sort(found)
   return found, prefix, suffix or function() return "" end

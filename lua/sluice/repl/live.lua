@@ -1,11 +1,12 @@
 -- Sampling at the prompt: a progress line, and above it the pictures as they become clear, drawn again in place now and then.
 local core = require "sluice.core"
 local progress = require "sluice.progress"
+local show = require "sluice.show"
 
 local live = {}
 
 local FIRST, OFTEN, SHARE = 0.4, 0.4, 8 -- seconds before the first picture, at least between two; and times what one took
-local MOST, ROWS = 16, 16 -- images, and rows of the terminal
+local MOST = 16 -- images
 
 local shown -- what is on the screen of the sampling that runs, or nil
 
@@ -20,7 +21,7 @@ local function draw(self, state)
   local x = state.x0 or state.x
   if #x > MOST then x = x:slice(1, 1, MOST) end
   self.line:clear()
-  self.rows = core.draw(x, 0, { rows = ROWS, over = self.rows })
+  self.rows = show.some(x, nil, self.rows)
   local took = core.clock() - began
   self.due = core.clock() + math.max(OFTEN, SHARE * took)
 end

@@ -2,8 +2,10 @@
 -- raw, and the only values that are asked for a field are Sluice's own.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local locals = require "sluice.repl.locals"
 local sluice = require "sluice"
 local texts = require "sluice.help_texts"
+local tokens = require "sluice.repl.tokens"
 
 local names = {}
 
@@ -122,6 +124,54 @@ function names.members(v, methods)
   return list
 end
 
+-- The value of a variable of the prompt, read as names.get reads a field.
+function names.variable(name)
+  if locals.is(name) then return locals.get(name) end
+  return names.get(_G, name)
+end
+
+-- The names of the prompt's variables, its locals and globals; in no order.
+function names.variables()
+  local list = names.members(_G)
+  for name in next, locals.names() do list[#list + 1] = name end
+  return list
+end
+
+-- Of tokens: the value of the plain chain of names that ends at position i (a.b.c, a.b[1].c, "text"), and if it ends in `:name`, the value
+-- before and the method's name. nil, nil where it cannot be told without running anything.
+function names.chain(list, i)
+  local parts = {}
+  while true do
+    local t = list[i]
+    if not t then return nil end
+    if t.text == "]" and list[i - 2] and list[i - 2].text == "[" and list[i - 1].kind ~= "name" and list[i - 3] then
+      local key = list[i - 1]
+      table.insert(parts, 1, key.kind == "number" and (math.tointeger(tonumber(key.text)) or tonumber(key.text))
+        or key.text:match "^[\"'](.*)[\"']$")
+      i = i - 3
+    elseif t.kind == "name" then
+      local before = list[i - 1]
+      if not before or (before.text ~= "." and before.text ~= ":") then
+        table.insert(parts, 1, t.text)
+        break
+      end
+      table.insert(parts, 1, before.text == ":" and { t.text } or t.text)
+      i = i - 2
+    else
+      local inner = t.text == ")" and list[i - 2] and list[i - 2].text == "(" and list[i - 1] or t -- ("text"):
+      return inner.kind == "string" and "" or nil
+    end
+  end
+  local v
+  for k, key in ipairs(parts) do
+    if type(key) == "table" then return k == #parts and v or nil, key[1] end
+    if key == nil then return nil end
+    if k == 1 then v = names.variable(key) else v = names.get(v, key) end
+    if v == nil then return nil end
+  end
+  return v
+end
+
 -- --- option tables ---
 
 local function by_path(path)
@@ -159,6 +209,33 @@ function names.options(what)
   return #list > 0 and list or nil
 end
 
+local function row_in(rows, key)
+  for _, row in ipairs(rows or {}) do
+    if row[1]:gsub("%?$", "") == key then return row end
+  end
+end
+
+local function row_of_call(entry, key)
+  for _, p in ipairs(entry and entry.params or {}) do
+    local row = row_in(p.fields, key) or (p.of and row_of_call(texts.entries[p.of], key))
+    if row then return row end
+  end
+end
+
+-- The words that an option may be, of the options known as `what`; nil if it has none.
+function names.choices(what, key)
+  local row
+  if what:match "^recipe" then
+    local inside = what:match "^recipe%.(.*)"
+    row = row_in(texts.entries["sluice.Description"].fields, inside and inside .. "." .. key or key)
+  else
+    row = row_of_call(texts.entries[what], key)
+  end
+  local list = {}
+  for word in (row and row[2] or ""):gmatch '"([^"]+)"' do list[#list + 1] = word end
+  return #list > 0 and list or nil
+end
+
 local function of_operation(f)
   for _, name in ipairs(core.signature()) do
     if rawequal(rawget(sluice, name), f) then
@@ -192,7 +269,7 @@ end
 -- --- the nearest name ---
 
 local function all_of(kind)
-  if kind == "global" then return names.members(_G) end
+  if kind == "global" then return names.variables() end
   local list = {}
   if kind == "method" then
     list = names.members(sluice)
@@ -207,10 +284,30 @@ local function all_of(kind)
   return list
 end
 
--- The name that is nearest to a global, field or method that is nil; nil if none is near.
-function names.nearest(kind, name)
+-- The table that name, a field or method, was looked for in: of the first place in the text, on that line if there is one, where it
+-- is nil; nil if that cannot be told.
+local function owner_in(text, line, name)
+  local list, found = tokens.of(text), nil
+  for i = 3, #list do
+    local mark = list[i - 1].text
+    if list[i].text == name and (mark == "." or mark == ":") then
+      local owner, method = names.chain(list, i - 2)
+      if owner ~= nil and not method and names.get(owner, name) == nil then
+        if select(2, text:sub(1, list[i].at):gsub("\n", "")) + 1 == line then return owner end
+        found = found or owner
+      end
+    end
+  end
+  return found
+end
+
+-- The name that is nearest to a global, field or method that is nil; nil if none is near. text, line: where it was used, if that is
+-- known; of a table that is found there only its own names are meant.
+function names.nearest(kind, name, text, line)
+  if kind ~= "global" and kind ~= "field" and kind ~= "method" then return nil end
+  local owner = kind ~= "global" and text and owner_in(text, line, name) or nil
   local strings = {}
-  for _, known in ipairs(all_of(kind)) do
+  for _, known in ipairs(owner ~= nil and names.members(owner, kind == "method") or all_of(kind)) do
     if type(known) == "string" and known ~= name then strings[#strings + 1] = known end
   end
   table.sort(strings)

@@ -66,7 +66,16 @@ local function of_user(f)
     info.what == "C" and " of a C library" or (", written at %s:%d"):format(info.short_src, info.linedefined))
 end
 
-local known = help.find -- the text of a name, or nil
+-- Of the terminal, less one: a full line would wrap in some; nil without one.
+local function columns()
+  local _, n = core.terminal()
+  return n and math.max(20, n - 1)
+end
+
+-- The text of a name, or nil.
+local function known(name)
+  return help.find(name, columns())
+end
 
 local function help_of_name(name)
   local text = known(name)
@@ -106,20 +115,6 @@ local function help_of_value(v)
   return table.concat(lines, "\n")
 end
 
-local function wrapped(text, columns)
-  local rows = {}
-  for row in (text .. "\n"):gmatch "([^\n]*)\n" do
-    while text_width.of(row) > columns do
-      local cut = text_width.cut(row, columns):match "^%s*%S.*() " -- not in the indentation
-      if not cut then break end
-      rows[#rows + 1] = row:sub(1, cut - 1)
-      row = "  " .. row:sub(cut + 1)
-    end
-    rows[#rows + 1] = row
-  end
-  return table.concat(rows, "\n")
-end
-
 function tools.help(...)
   local text
   if select("#", ...) == 0 then
@@ -136,8 +131,7 @@ function tools.help(...)
       text = help_of_value(v)
     end
   end
-  local _, columns = core.terminal()
-  io.write(columns and wrapped(text, math.max(20, columns - 1)) or text, "\n")
+  io.write(text_width.wrapped(text, columns()), "\n")
 end
 
 function tools.time(f, ...)
