@@ -4,6 +4,17 @@ local faults = {}
 -- The prompt's inputs by chunk name ("input 3"), and the name of the one that runs.
 faults.inputs, faults.current = {}, nil
 
+-- What was typed, up to now; nil away from the prompt.
+function faults.typed()
+  if not faults.current then return nil end
+  local list = {}
+  for n = 1, tonumber(faults.current:match "%d+") do
+    local text = faults.inputs["input " .. n]
+    if text then list[#list + 1] = ("-- input %d\n%s\n"):format(n, text) end
+  end
+  return table.concat(list)
+end
+
 function faults.at_prompt()
   return faults.current ~= nil
 end

@@ -27,11 +27,17 @@ local function place(d, device)
   d.model:to(device)
 end
 
--- The recipe's text and modules, as they are now; "" for one that was not made in a file.
+-- Of a recipe that was typed: what was typed until then.
+local function typed(r)
+  local text = r.source:match "^=input %d" and require("sluice.faults").typed()
+  return text and "-- typed at the prompt\n" .. text or ""
+end
+
+-- The recipe's text and modules, as they are now, and its file's path, if it was made in one.
 local function code_of(r)
   local path = r.file or r.source:match("^@(.*)")
   local text = path and disk.read(path)
-  if not text then return "", {}, nil end
+  if not text then return typed(r), {}, nil end
   return text, code.required(disk.folder_of(path)), core.absolute(path)
 end
 
@@ -112,7 +118,7 @@ local function start(r, o)
   local text, modules, source = code_of(r)
   run.folder = run_folder.create(o.out, run.name)
   local lock = run.folder:lock()
-  run.dir, run.source, run.from_file = run.folder.dir, text, r.file ~= nil
+  run.dir, run.source, run.from_file, run.in_file = run.folder.dir, text, r.file ~= nil, source ~= nil
   run.folder:write_code(text, modules)
   run.folder:write_info(info_of(run, modules, source))
   run.folder:event { event = "started", step = 0 }
@@ -144,7 +150,7 @@ local function go_on(r, o, folder)
   if #differ.warned > 0 then
     progress.warn(("going on, but bits may differ from an undisturbed run: %s"):format(table.concat(differ.warned, "; ")), run.line)
   end
-  run.source, run.from_file = disk.read(folder.dir .. "/recipe.lua") or "", from_file
+  run.source, run.from_file, run.in_file = disk.read(folder.dir .. "/recipe.lua") or "", from_file, info.recipe ~= nil
   folder:remove_leftovers()
   make_trainer(run)
   if info.micro_batch ~= run.options.micro_batch and info.settings["train.micro_batch"] == "auto" then

@@ -123,7 +123,7 @@ end
 
 -- What is typed to go on with a run that stopped.
 local function go_on_line(run)
-  if run.source == "" then return ("sluice.train(recipe, { resume = %s })"):format(quote.lua(run.dir)) end
+  if not run.in_file then return ("sluice.train(recipe, { resume = %s })"):format(quote.lua(run.dir)) end
   if require("sluice.faults").at_prompt() then
     -- nil stands for the stored file; what that makes may not be the recipe that a function of it made
     return ("sluice.train(%s, { resume = %s })"):format(run.from_file and "nil" or "recipe", quote.lua(run.dir))

@@ -252,6 +252,23 @@ describe("going on", function()
     assert(ok, text)
   end)
 
+  it("keeps what was typed, where the recipe was", function()
+    write(dir .. "/typed.lua", ([[
+local width = 16
+recipe = sluice.recipe { function() return {
+  data = sluice.data.tensors { images = sluice.zeros { 4, 1, 8, 8 } }, diffusion = sluice.diffusion {},
+  model = sluice.dit { input = { 1, 8, 8 }, classes = 1, patch = 4, hidden = width, depth = 1, heads = 2 },
+  train = { steps = 2, batch = 4 } } end }
+run = sluice.train(recipe, { out = "%s/typed", quiet = true })
+]]):format(dir))
+    local text, ok = shell(("%s -i <%s/typed.lua"):format(program, dir))
+    assert(ok, text)
+    local kept = read(dir .. "/typed/recipe.lua")
+    refused(kept, "-- typed at the prompt\n-- input 1\nlocal width = 16\n-- input 2\nrecipe = ", "-- input 3\nrun = ")
+    assert.equal(sluice.load(dir .. "/typed").meta.recipe, kept)
+    refused(train(("--resume %s/typed"):format(dir)), "was not in a file; call sluice.train(recipe, { resume")
+  end)
+
   it("asks for a parameter by its name, or says which there are", function()
     write(dir .. "/misspelt.lua", [[
       return require "sluice".recipe { defaults = { steps = 2, flip = true }, function(p)
