@@ -239,7 +239,7 @@ sl_value *slL_build(lua_State *L, sl_graph *g, const char *what, int n, slL_buil
   lua_pushcfunction(L, build_protected);
   lua_insert(L, -1 - n);
   lua_pushlightuserdata(L, &b);
-  if (lua_pcall(L, n + 1, 0, 0) != LUA_OK) {
+  if (slL_pcall(L, n + 1, 0) != LUA_OK) {
     b.value = NULL;
     if (sl_graph_broken(g)) slL_keep_error(L, sl_graph_status(g)); /* what the function ran into */
     else (void)sl_graph_fail(g, slL_fail(L, SL_STATUS_ARG, what));

@@ -452,7 +452,7 @@ static bool on_node(void *user, const sl_trace *t) {
   lua_pushnumber(L, t->mean), lua_setfield(L, -2, "mean");
   lua_pushnumber(L, t->rms), lua_setfield(L, -2, "rms");
   lua_pushinteger(L, t->nonfinite), lua_setfield(L, -2, "nonfinite");
-  tr->failed = lua_pcall(L, 1, 1, 0) != LUA_OK;
+  tr->failed = slL_pcall(L, 1, 1) != LUA_OK;
   if (tr->failed) return false; /* the error stays on the stack */
   bool go_on = lua_isnil(L, -1) || lua_toboolean(L, -1);
   lua_pop(L, 1);

@@ -197,7 +197,7 @@ static sl_status call_mask(void *user, int64_t t, int64_t T, int64_t C, int bloc
   lua_pushcfunction(L, run_mask);
   lua_rawgeti(L, LUA_REGISTRYINDEX, m->function.ref);
   lua_pushlightuserdata(L, &call);
-  return lua_pcall(L, 2, 0, 0) == LUA_OK ? SL_STATUS_OK : slL_fail(L, SL_STATUS_ARG, "routing.custom");
+  return slL_pcall(L, 2, 0) == LUA_OK ? SL_STATUS_OK : slL_fail(L, SL_STATUS_ARG, "routing.custom");
 }
 
 /*** sluice.routing.custom(f) -> routing

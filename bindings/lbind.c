@@ -23,7 +23,7 @@ typedef struct state {
   char kept_text[1024];
 } state;
 
-static const char state_key;
+static const char state_key, watcher_key;
 
 /* --- state --- */
 
@@ -169,6 +169,31 @@ sl_status slL_fail(lua_State *L, sl_status status, const char *what) {
   (void)sl_fail(status, "%s: %s", what, text);
   slL_keep_error(L, status);
   return status;
+}
+
+/* A message handler: the error stays what it is. */
+static int show_watcher(lua_State *L) {
+  lua_settop(L, 1);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &watcher_key) == LUA_TFUNCTION) {
+    lua_pushvalue(L, 1);
+    (void)lua_pcall(L, 1, 0, 0);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+int slL_pcall(lua_State *L, int n_args, int n_results) {
+  int base = lua_gettop(L) - n_args;
+  lua_pushcfunction(L, show_watcher);
+  lua_insert(L, base);
+  int status = lua_pcall(L, n_args, n_results, base);
+  lua_remove(L, base);
+  return status;
+}
+
+void slL_watch_errors(lua_State *L, lua_CFunction watcher) {
+  lua_pushcfunction(L, watcher);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &watcher_key);
 }
 
 static bool ends_with(const char *text, const char *end) {

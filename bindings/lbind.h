@@ -36,6 +36,11 @@ int slL_try(lua_State *L, sl_status s);
 sl_status slL_fail(lua_State *L, sl_status status, const char *what);
 /* The same for a failure whose text the core has set just before. */
 void slL_keep_error(lua_State *L, sl_status status);
+/* lua_pcall for functions that the core calls back: the watcher sees an error while its stack is still there. Needs one
+ * slot of the stack. */
+int slL_pcall(lua_State *L, int n_args, int n_results);
+/* The watcher of this state, called with the error: it may look at the stack, what it raises or returns is dropped. */
+void slL_watch_errors(lua_State *L, lua_CFunction watcher);
 /* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position
  * 1 is the caller's affair. what: "sluice.dit" and the like. */
 void slL_options(lua_State *L, int idx, const char *what, const char *const *names);
