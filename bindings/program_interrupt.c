@@ -136,8 +136,8 @@ static void replace(lua_State *L, const char *name, lua_CFunction f) {
 
 /* --- the call --- */
 
-/* Hands the error at 1 to a function of sluice.faults, while the stack still shows where it was; leaves what that gives,
- * or the error. */
+/* Hands the error at 1 to a function of sluice.faults, while the stack still shows where it was; leaves what that
+ * gives, or the error. */
 static int ask_faults(lua_State *L, const char *name) {
   lua_settop(L, 1);
   lua_getglobal(L, "require");
