@@ -225,6 +225,12 @@ int slL_try(lua_State *L, sl_status s) {
   return slL_error(L, "%s", s == SL_STATUS_CANCELLED ? "interrupted" : sl_error());
 }
 
+static const char *what_tensor(lua_State *L, const sl_tensor *t) {
+  if (!t) return lua_pushliteral(L, "a released tensor");
+  return lua_pushfstring(L, "a tensor of numbers (%s %s)", sl_dtype_name(sl_tensor_dtype(t)),
+                         sl_shape_text(sl_tensor_shape(t)));
+}
+
 const char *slL_what(lua_State *L, int idx) {
   switch (lua_type(L, idx)) {
     case LUA_TNONE: return lua_pushliteral(L, "missing");
@@ -238,8 +244,12 @@ const char *slL_what(lua_State *L, int idx) {
     }
     default:
       if (slL_is_symbolic(L, idx)) return lua_pushliteral(L, "a symbolic tensor");
-      if (slL_is_tensor(L, idx)) return lua_pushliteral(L, "a tensor");
-      return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
+      if (slL_is_tensor(L, idx)) return what_tensor(L, slL_test_tensor(L, idx));
+      idx = lua_absindex(L, idx);
+      if (luaL_getmetafield(L, idx, "__name") == LUA_TNIL) return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
+      lua_pushfstring(L, "a %s", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, idx));
+      lua_remove(L, -2);
+      return lua_tostring(L, -1);
   }
 }
 

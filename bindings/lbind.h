@@ -48,7 +48,8 @@ void slL_options(lua_State *L, int idx, const char *what, const char *const *nam
 int slL_unknown(lua_State *L, const char *what, const char *kind, const char *name, const char *const *names);
 /* The nearest of names by edit distance; NULL if none is near. */
 const char *slL_nearest(const char *name, const char *const *names);
-/* A word for the value at idx: "a table", "3", "\"abc\"", "nil"; lives on the stack, one slot is pushed. */
+/* A word for the value at idx: "a table", "3", "\"abc\"", "nil", "a sluice.model", "a tensor of numbers (f32 [8])";
+ * lives on the stack, one slot is pushed. */
 const char *slL_what(lua_State *L, int idx);
 
 /* The pointer that the userdata of this class at idx holds; raises for anything else, and if it was closed or released.

@@ -117,6 +117,9 @@ describe("a block in Lua", function()
     local kept
     local cases = {
       { function(z) return z:mean() end, "block 1 gives f32 %[%], expected %[%d,16,32%]" },
+      { function(z) return sluice.zeros(z:shape()) end,
+        "the function returned a tensor of numbers %(f32 %[%d,16,32%]%), expected one made from z" },
+      { function() return sluice.routing.dtr() end, "the function returned a sluice.routing, expected a tensor" },
       { function() return 3 end, "the function returned 3, expected a tensor" },
       { function(z, _, b) return b:linear("x", z) end, "b:linear: the width is nil" },
       { function(z, _, b) return b:liner("x", z) end, 'did you mean "linear"' },

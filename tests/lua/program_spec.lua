@@ -157,8 +157,8 @@ describe("the program", function()
     assert.truthy(told("local function make()\n  local m = " ..
       model:format "routing = sluice.routing.custom(function() local r = inner() return r end)" .. "\n  return m\nend\nlocal m = make()")
       :find "\t@:9: in [^\n]*\n\t@:9: in function 'make'\n\t@:12: in main chunk\n$")
-    told("local m = " .. model:format "" .. "\nlocal t = sluice.trainer { model = m, diffusion = sluice.diffusion {}, loss = function(s)\n" ..
-      "  local l = inner() return l end }")
+    told("local m = " .. model:format "" .. "\nlocal t = sluice.trainer { model = m, diffusion = sluice.diffusion {},\n" ..
+      "  loss = function(s) local l = inner() return l end }")
     -- caught, it leaves nothing behind for another error of the same text
     local found = told("pcall(function() return " .. model:format "block = function() local r = inner() return r end" .. " end)\ninner()")
     assert.truthy(found:find "'inner'\n\t@:9: in main chunk\n$")
