@@ -128,6 +128,40 @@ describe("training", function()
     assert.same({ "mul", "mul", "mul" }, messages)
   end)
 
+  it("says what was given in the place of what a constructor makes", function()
+    local of = require("sluice.train_options").of
+    local function refused(want, o)
+      local recipe = { model = small(), diffusion = sluice.diffusion {}, train = { steps = 2, batch = 4 } }
+      for k, v in pairs(o) do recipe[k] = v end
+      local ok, message = pcall(of, recipe)
+      assert(not ok and message:find(want, 1, true), message)
+    end
+    refused("recipe.loss is sluice.weight.min_snr itself, which makes one: call it, as sluice.weight.min_snr(5)",
+      { loss = sluice.weight.min_snr })
+    refused("recipe.loss: weight is sluice.weight.p2 itself", { loss = { function() end, weight = sluice.weight.p2 } })
+    refused("expected a sluice.weight, a function(s), or { function(s), weight = … }, got \"min_snr\"", { loss = "min_snr" })
+    refused("recipe.optimizer: schedule is sluice.schedule.cosine itself, which makes one: call it, as sluice.schedule.cosine {",
+      { optimizer = { schedule = sluice.schedule.cosine } })
+    refused("recipe.optimizer: schedule is \"cosine\", expected a function(step, total)", { optimizer = { schedule = "cosine" } })
+    refused("recipe.train: t_sampler is sluice.timesteps.uniform itself",
+      { train = { steps = 2, batch = 4, t_sampler = sluice.timesteps.uniform } })
+    refused("recipe.optimizer: lr is a table, expected number", { optimizer = { lr = {} } })
+    for _, case in ipairs {
+      { "sluice.weight.min_snr: gamma is a table, expected a number above 0; as a loss weight write sluice.weight.min_snr(5)",
+        sluice.weight.min_snr, {} },
+      { "sluice.schedule.warmup: n is a table, expected a number of steps", sluice.schedule.warmup, { n = 3 } },
+      { "sluice.schedule.cosine: expected a table, got 5", sluice.schedule.cosine, 5 },
+      { "sluice.schedule.cosine: final is \"x\", expected number", sluice.schedule.cosine, { final = "x" } },
+      { "sluice.routing.custom: expected a function(t, T, C, block, blocks), got \"x\"", sluice.routing.custom, "x" },
+      { "sluice.routing.dtr: the options are 5, expected a table", sluice.routing.dtr, 5 },
+      { "sluice.dit: routing is a function, expected one of sluice.routing, as sluice.routing.dtr {}: call it", sluice.dit,
+        { input = { 1, 8, 8 }, patch = 4, hidden = 16, depth = 1, heads = 2, routing = sluice.routing.dtr } },
+    } do
+      local ok, message = pcall(case[2], case[3])
+      assert(not ok and message:find(case[1], 1, true), message)
+    end
+  end)
+
   it("draws t as the density says", function()
     local trainer = sluice.trainer(options { density = sluice.timesteps.custom(function(t) return t == 7 and 1 or 0 end)
       :density(sluice.diffusion {}), loss = function(s) return s.t:to "f32" + s.out:mean { 2, 3, 4 } * 0 end })
@@ -251,7 +285,7 @@ describe("recipes", function()
     assert.truthy(message(recipe(function(d) d.train.bach = 3 end)):find('did you mean "batch"', 1, true))
     assert.truthy(message(recipe(function(d) d.data = nil end)):find("data is missing", 1, true))
     local text = message(recipe(function(d) d.data = "digits.pack" end))
-    assert.truthy(text:find("data is digits.pack, expected what sluice.data.pack", 1, true), text)
+    assert.truthy(text:find('data is "digits.pack", expected what sluice.data.pack', 1, true), text)
     assert.truthy(message(recipe(function(d) d.model = { "DiT-S/2" } end)):find("expected what sluice.dit or sluice.adm gives", 1, true))
   end)
 end)
