@@ -129,20 +129,20 @@ void slL_account(lua_State *L) {
 
 /* --- errors --- */
 
-/* Pushes "file:line: " of the nearest function that is neither C nor one of the module's own. */
-static void push_where(lua_State *L) {
+bool slL_push_place(lua_State *L, const char *end) {
   lua_Debug ar;
   for (int level = 0; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0 || !strncmp(ar.short_src, "[sluice.", 8)) continue;
-    lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
-    return;
+    lua_pushfstring(L, "%s:%d%s", ar.short_src, ar.currentline, end);
+    return true;
   }
   lua_pushliteral(L, "");
+  return false;
 }
 
 int slL_error(lua_State *L, const char *fmt, ...) {
-  push_where(L);
+  (void)slL_push_place(L, ": ");
   va_list args;
   va_start(args, fmt);
   lua_pushvfstring(L, fmt, args);

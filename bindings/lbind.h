@@ -26,6 +26,10 @@ void **slL_program_cache(lua_State *L, void (*release)(void *cache));
 
 /* --- errors --- */
 
+/* Pushes "file:line" of the nearest function that is neither C nor one of the module's own, with `end` after it; false,
+ * and "", if there is none. */
+bool slL_push_place(lua_State *L, const char *end);
+
 /* Raises fmt (as lua_pushfstring) at the nearest line of a Lua function that is the user's. Never returns. */
 int slL_error(lua_State *L, const char *fmt, ...);
 /* Raises the core's error text unless s is OK; else 1, so that `return slL_try(L, f(…))` returns the top's box. */

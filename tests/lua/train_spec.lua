@@ -115,17 +115,46 @@ describe("training", function()
 
   it("names it in whichever micro-batch it is", function()
     local x0 = sluice.zeros { 4, 1, 8, 8 }
-    x0[4][1][1][1] = 0 / 0
     local batch = { x0 = x0, t = sluice.tensor({ 5, 6, 7, 8 }, { dtype = "i64" }), y = sluice.tensor({ 0, 0, 0, 0 }, { dtype = "i64" }),
       noise = sluice.randn({ 4, 1, 8, 8 }, { seed = 1 }) }
     local messages = {}
+    local function loss(s)
+      local late = 7.5 - s.t:to "f32"
+      local root = late:sqrt() -- of t = 8 no number
+      return s.out:square():mean { 2, 3, 4 } * root
+    end
+    local line = debug.getinfo(loss, "S").linedefined + 2
     for i, micro in ipairs { 4, 2, 1 } do
-      local trainer = sluice.trainer(options { micro_batch = micro })
+      local trainer = sluice.trainer(options { micro_batch = micro, loss = loss })
       local ok, message = pcall(trainer.step_on, trainer, batch)
       assert.falsy(ok)
-      messages[i] = tostring(message):match "the first such value is ([^#]+)"
+      messages[i] = tostring(message):match("the first such value is sqrt#%d+ %(sqrt%), computed at [^:]*train_spec.lua:(%d+)%.")
     end
-    assert.same({ "mul", "mul", "mul" }, messages)
+    assert.same({ tostring(line), tostring(line), tostring(line) }, messages)
+  end)
+
+  it("names the line whose gradient is not finite", function()
+    local function loss(s)
+      local zero = s.out:mean { 2, 3, 4 } * 0
+      return zero:sqrt()
+    end
+    local trainer = sluice.trainer(options { loss = loss })
+    local ok, message = pcall(trainer.step, trainer)
+    assert(not ok and message:find("train_spec.lua:" .. debug.getinfo(loss, "S").linedefined + 2 .. ".", 1, true), message)
+  end)
+
+  it("says when the batch itself is not finite", function()
+    local function told(name, at, value)
+      local batch = { x0 = sluice.zeros { 4, 1, 8, 8 }, t = sluice.tensor({ 5, 6, 7, 8 }, { dtype = "i64" }),
+        noise = sluice.zeros { 4, 1, 8, 8 } }
+      batch[name][at][1][8][8] = value
+      local trainer = sluice.trainer(options { micro_batch = 2 })
+      local ok, message = pcall(trainer.step_on, trainer, batch)
+      assert.falsy(ok)
+      return message
+    end
+    assert.truthy(told("x0", 4, 0 / 0):find("the first such value is in the batch's images: NaN in number 4 of 4", 1, true))
+    assert.truthy(told("noise", 1, 1 / 0):find("in the batch's noise: an infinity in number 1 of 4", 1, true))
   end)
 
   it("says what was given in the place of what a constructor makes", function()
