@@ -248,8 +248,8 @@ static int push_result(lua_State *L, const sl_step_result *r) {
 }
 
 /*** trainer:step() -> result
-One step on the next batch of the data. A loss or gradient that is not finite raises, names the first such value and
-changes nothing.
+One step on the next batch of the data. A loss or gradient that is not finite raises, names the first such value, with
+the line of a loss or block in Lua that computes it, and changes nothing.
 @return table
 @field step integer  number of this step, from 1
 @field loss number  mean over the batch
