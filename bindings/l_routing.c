@@ -29,9 +29,11 @@ static sl_routing *check(lua_State *L, int idx) { return slL_check_held(L, idx, 
 
 sl_routing *slL_opt_routing(lua_State *L, int idx, const char *what) {
   if (lua_isnoneornil(L, idx)) return NULL;
-  if (!luaL_testudata(L, idx, ROUTING))
+  if (!luaL_testudata(L, idx, ROUTING)) {
+    const char *advice = lua_isfunction(L, idx) ? ": call it" : ""; /* before slL_what pushes its word */
     slL_error(L, "%s: routing is %s, expected one of sluice.routing, as sluice.routing.dtr {}%s", what,
-              slL_what(L, idx), lua_isfunction(L, idx) ? ": call it" : "");
+              slL_what(L, idx), advice);
+  }
   return check(L, idx);
 }
 

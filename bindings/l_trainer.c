@@ -89,9 +89,10 @@ static sl_value *call_loss(lua_State *L, slL_trace *trace, void *user) {
   be_strict(L);
   lua_call(L, 1, 1);
   sl_value *loss = slL_test_value(L, -1, trace);
-  if (!loss)
-    slL_error(L, "loss: the function returned %s, expected %s", slL_what(L, -1),
-              slL_is_tensor(L, -1) ? "one made from s.out" : "a tensor of per-sample losses");
+  if (!loss) {
+    const char *expected = slL_is_tensor(L, -1) ? "one made from s.out" : "a tensor of per-sample losses";
+    slL_error(L, "loss: the function returned %s, expected %s", slL_what(L, -1), expected);
+  }
   return loss;
 }
 
