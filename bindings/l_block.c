@@ -34,11 +34,13 @@ static sl_value *call_function(lua_State *L, slL_trace *trace, void *user) {
   slL_builder *given = slL_push_builder(L, k->builder);
   lua_pushvalue(L, -1);
   lua_insert(L, 1);
-  int status = lua_pcall(L, 3, 1, 0);
+  int status = slL_pcall(L, 3, 1);
   *given = (slL_builder){0};
   if (status != LUA_OK) lua_error(L);
-  if (!slL_is_symbolic(L, -1))
-    slL_error(L, "block: the function returned %s, expected a tensor shaped as z", slL_what(L, -1));
+  if (!slL_is_symbolic(L, -1)) {
+    const char *expected = slL_is_tensor(L, -1) ? "one made from z" : "a tensor shaped as z";
+    slL_error(L, "block: the function returned %s, expected %s", slL_what(L, -1), expected);
+  }
   return slL_to_value(L, -1, trace);
 }
 

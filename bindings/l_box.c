@@ -17,6 +17,7 @@ typedef struct box {
 struct slL_trace {
   sl_graph *graph; /* NULL once the trace has ended */
   bool as_inputs;  /* captured tensors become inputs, else tables */
+  bool places;     /* nodes are told where the user's code describes them */
   int n, cap;
   sl_tensor **tensors; /* captured, one reference each */
   sl_value **values;
@@ -96,11 +97,20 @@ void slL_release_tensor(lua_State *L, int idx) {
 
 /* --- symbolic tensors --- */
 
+/* Every way to a node goes through the values that it is made of: here is who asks for them. */
+static void note_place(lua_State *L, const slL_trace *t) {
+  if (!t->places) return;
+  luaL_checkstack(L, 1, "too many tensors");
+  sl_graph_place(t->graph, slL_push_place(L, "") ? lua_tostring(L, -1) : NULL);
+  lua_pop(L, 1);
+}
+
 sl_value *slL_check_value(lua_State *L, int idx, slL_trace **trace) {
   box *b = test_box(L, idx);
   if (!b || !b->v) wrong(L, idx, "a symbolic tensor");
   if (!b->trace->graph)
     slL_error(L, "a symbolic tensor was kept after its trace; its values live only inside the traced function");
+  note_place(L, b->trace);
   if (trace) *trace = b->trace;
   return b->v;
 }
@@ -176,6 +186,7 @@ void slL_push_value(lua_State *L, sl_value *v, slL_trace *trace) {
 /* --- traces --- */
 
 static void end(lua_State *L, slL_trace *t) {
+  if (t->graph && t->places) sl_graph_place(t->graph, NULL);
   sl_graph_release(t->graph);
   t->graph = NULL;
   sl_context *ctx = t->cap || t->tensors ? slL_context(L) : NULL;
@@ -225,6 +236,7 @@ static int build_protected(lua_State *L) {
   lua_pop(L, 1);
   b->trace = slL_trace_push(L, b->g);
   b->trace->as_inputs = false;
+  b->trace->places = true;
   lua_pop(L, 1);
   b->value = b->f(L, b->trace, b->user);
   return 0;
@@ -239,7 +251,7 @@ sl_value *slL_build(lua_State *L, sl_graph *g, const char *what, int n, slL_buil
   lua_pushcfunction(L, build_protected);
   lua_insert(L, -1 - n);
   lua_pushlightuserdata(L, &b);
-  if (lua_pcall(L, n + 1, 0, 0) != LUA_OK) {
+  if (slL_pcall(L, n + 1, 0) != LUA_OK) {
     b.value = NULL;
     if (sl_graph_broken(g)) slL_keep_error(L, sl_graph_status(g)); /* what the function ran into */
     else (void)sl_graph_fail(g, slL_fail(L, SL_STATUS_ARG, what));

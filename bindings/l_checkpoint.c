@@ -54,7 +54,7 @@ static sl_status make_model(void *user, const sl_tensor_file *meta, sl_model **o
   lua_pushcfunction(L, call_maker);
   lua_pushvalue(L, 2);
   lua_pushlightuserdata(L, (void *)(uintptr_t)meta);
-  if (lua_pcall(L, 2, 1, 0) != LUA_OK) return slL_fail(L, SL_STATUS_UNSUPPORTED, "the function that makes the model");
+  if (slL_pcall(L, 2, 1) != LUA_OK) return slL_fail(L, SL_STATUS_UNSUPPORTED, "the function that makes the model");
   *out = lua_touserdata(L, -1);
   lua_pop(L, 1);
   return SL_STATUS_OK;

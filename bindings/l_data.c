@@ -312,7 +312,7 @@ static bool on_progress(void *user, int64_t done, int64_t count) {
   lua_pushvalue(p->L, 4);
   lua_pushinteger(p->L, done);
   lua_pushinteger(p->L, count);
-  p->failed = lua_pcall(p->L, 2, 0, 0) != LUA_OK;
+  p->failed = slL_pcall(p->L, 2, 0) != LUA_OK;
   return !p->failed;
 }
 

@@ -59,7 +59,7 @@ static sl_diffusion *check(lua_State *L, int idx) { return slL_check_held(L, idx
 sl_diffusion *slL_field_diffusion_or_null(lua_State *L, int idx, const char *what, const char *name) {
   bool none = lua_getfield(L, idx, name) == LUA_TNIL;
   if (!none && !luaL_testudata(L, -1, DIFFUSION))
-    slL_error(L, "%s: %s is %s, expected a sluice.diffusion", what, name, luaL_typename(L, -1));
+    slL_error(L, "%s: %s is %s, expected a sluice.diffusion", what, name, slL_what(L, -1));
   sl_diffusion *d = none ? NULL : check(L, -1);
   lua_pop(L, 1);
   return d;
@@ -92,7 +92,7 @@ static double *betas_of_function(lua_State *L, int fn, int64_t T) {
     lua_call(L, 2, 1);
     if (lua_type(L, -1) != LUA_TNUMBER)
       slL_error(L, "sluice.diffusion: schedule(%I, %I) returned %s, expected beta", (LUAI_UACINT)i, (LUAI_UACINT)T,
-                luaL_typename(L, -1));
+                slL_what(L, -1));
     betas[i] = lua_tonumber(L, -1);
     lua_pop(L, 1);
   }
@@ -116,7 +116,7 @@ static const char *push_spec(lua_State *L, int idx) {
     return lua_tostring(L, -1);
   }
   if (lua_type(L, idx) != LUA_TTABLE)
-    slL_error(L, "respacing is %s, expected \"250\", \"ddim50\" or a list of counts", luaL_typename(L, idx));
+    slL_error(L, "respacing is %s, expected \"250\", \"ddim50\" or a list of counts", slL_what(L, idx));
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
@@ -183,7 +183,7 @@ typedef struct arguments {
 
 static int push_weight_table(lua_State *L, int weight) {
   if (!lua_istable(L, weight) || lua_getfield(L, weight, "table") != LUA_TFUNCTION) /* a sluice.weight has it */
-    slL_error(L, "losses: weight is %s, expected one of sluice.weight", luaL_typename(L, weight));
+    slL_error(L, "losses: weight is %s, expected one of sluice.weight", slL_what(L, weight));
   lua_pushvalue(L, weight);
   lua_pushvalue(L, 1);
   lua_call(L, 2, 1);

@@ -48,6 +48,10 @@ static void read_picks(lua_State *L, const sl_shape *s, picks *p) {
   *p = (picks){.drop = {false}};
   for (int i = 0; i < s->rank; i++) p->last[i] = s->dim[i] - 1, p->step[i] = 1;
   if (lua_type(L, 2) == LUA_TNUMBER) {
+    bool reading = lua_gettop(L) == 2; /* ipairs ends so, as no row is nil */
+    if (reading && lua_isinteger(L, 2) && lua_tointeger(L, 2) == s->dim[0] + 1)
+      slL_error(L, "index %I is outside 1 to %I; over the rows: for i, row in pairs(x)", (LUAI_UACINT)s->dim[0] + 1,
+                (LUAI_UACINT)s->dim[0]);
     pick_one(L, 2, s->dim[0], 0, p);
     return;
   }

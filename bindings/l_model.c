@@ -34,7 +34,7 @@ sl_model *slL_check_model(lua_State *L, int idx) { return slL_check_held(L, idx,
 
 sl_model *slL_field_model(lua_State *L, int idx, const char *what) {
   lua_getfield(L, idx, "model");
-  if (!luaL_testudata(L, -1, MODEL)) slL_error(L, "%s: model is %s, expected a model", what, luaL_typename(L, -1));
+  if (!luaL_testudata(L, -1, MODEL)) slL_error(L, "%s: model is %s, expected a model", what, slL_what(L, -1));
   sl_model *m = slL_check_model(L, -1);
   lua_pop(L, 1);
   return m;
@@ -70,7 +70,7 @@ sl_model_options slL_field_model_options(lua_State *L, int idx, const char *what
 const char *slL_preset_name(lua_State *L, int idx, const char *what, const char *example) {
   int type = lua_rawgeti(L, idx, 1);
   if (type != LUA_TNIL && type != LUA_TSTRING)
-    slL_error(L, "%s: the first element is %s, expected a name like \"%s\"", what, luaL_typename(L, -1), example);
+    slL_error(L, "%s: the first element is %s, expected a name like \"%s\"", what, slL_what(L, -1), example);
   const char *name = lua_tostring(L, -1);
   lua_pop(L, 1);
   return name;
@@ -452,7 +452,7 @@ static bool on_node(void *user, const sl_trace *t) {
   lua_pushnumber(L, t->mean), lua_setfield(L, -2, "mean");
   lua_pushnumber(L, t->rms), lua_setfield(L, -2, "rms");
   lua_pushinteger(L, t->nonfinite), lua_setfield(L, -2, "nonfinite");
-  tr->failed = lua_pcall(L, 1, 1, 0) != LUA_OK;
+  tr->failed = slL_pcall(L, 1, 1) != LUA_OK;
   if (tr->failed) return false; /* the error stays on the stack */
   bool go_on = lua_isnil(L, -1) || lua_toboolean(L, -1);
   lua_pop(L, 1);

@@ -29,8 +29,11 @@ static sl_routing *check(lua_State *L, int idx) { return slL_check_held(L, idx, 
 
 sl_routing *slL_opt_routing(lua_State *L, int idx, const char *what) {
   if (lua_isnoneornil(L, idx)) return NULL;
-  if (!luaL_testudata(L, idx, ROUTING))
-    slL_error(L, "%s: routing is %s, expected one of sluice.routing, as sluice.routing.dtr {}", what, slL_what(L, idx));
+  if (!luaL_testudata(L, idx, ROUTING)) {
+    const char *advice = lua_isfunction(L, idx) ? ": call it" : ""; /* before slL_what pushes its word */
+    slL_error(L, "%s: routing is %s, expected one of sluice.routing, as sluice.routing.dtr {}%s", what,
+              slL_what(L, idx), advice);
+  }
   return check(L, idx);
 }
 
@@ -46,7 +49,7 @@ static void options(lua_State *L, const char *what, const char *const *names) {
     lua_settop(L, 0);
     lua_newtable(L);
   }
-  luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_type(L, 1) != LUA_TTABLE) slL_error(L, "%s: the options are %s, expected a table", what, slL_what(L, 1));
   lua_settop(L, 1);
   slL_options(L, 1, what, names);
 }
@@ -197,7 +200,7 @@ static sl_status call_mask(void *user, int64_t t, int64_t T, int64_t C, int bloc
   lua_pushcfunction(L, run_mask);
   lua_rawgeti(L, LUA_REGISTRYINDEX, m->function.ref);
   lua_pushlightuserdata(L, &call);
-  return lua_pcall(L, 2, 0, 0) == LUA_OK ? SL_STATUS_OK : slL_fail(L, SL_STATUS_ARG, "routing.custom");
+  return slL_pcall(L, 2, 0) == LUA_OK ? SL_STATUS_OK : slL_fail(L, SL_STATUS_ARG, "routing.custom");
 }
 
 /*** sluice.routing.custom(f) -> routing
@@ -210,8 +213,9 @@ and ones.
 local halves = sluice.routing.custom(function(t, T, C) if t < T // 2 then return 1, C // 2 else return 1, C end end)
 print(halves:table(4, 8):sum(2))  --> i64 [4] cpu [4, 4, 8, 8] */
 static int l_custom(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
+  if (!lua_isfunction(L, 1))
+    slL_error(L, "sluice.routing.custom: expected a function(t, T, C, block, blocks), got %s", slL_what(L, 1));
   sl_routing **box = push_routing(L);
   sl_context *ctx = slL_context(L);
   slL_function f = slL_hold_function(L, 1); /* first: it may raise */

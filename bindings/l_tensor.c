@@ -5,9 +5,9 @@
 
 /*** sluice.Tensor
 Numbers of one dtype in a shape. `t[i]` is a tensor, row i of the first dimension, and sees the same memory; `t[i] =
-v` writes a number, nested tables or a tensor there. `#t` is the size of the first dimension; `+ - * / ^` and unary
-`-` are operations; `<` and `<=` compare tensors of one element and give booleans, `t:lt(u)` compares elements.
-tostring shows dtype, shape, device and a few elements.
+v` writes a number, nested tables or a tensor there. `#t` is the size of the first dimension, and `for i, row in
+pairs(t)` goes through its rows; `+ - * / ^` and unary `-` are operations; `<` and `<=` compare tensors of one element
+and give booleans, `t:lt(u)` compares elements. tostring shows dtype, shape, device and a few elements.
 
 Inside a function that is traced (sluice.value_and_grad, a loss of a recipe) tensors are symbolic: they have shape
 and dtype, but no values, so that `item`, `totable`, `#t` and `<` raise an error. Lua cannot catch `if t` and `==`.
@@ -33,6 +33,11 @@ static int no_value(lua_State *L, const char *what) {
 static sl_tensor *with_values(lua_State *L, const char *what) {
   if (slL_is_symbolic(L, 1)) no_value(L, what);
   return slL_check_tensor(L, 1);
+}
+
+/* Of the tensor at 1, concrete or symbolic. */
+static const sl_shape *shape_of(lua_State *L) {
+  return slL_is_symbolic(L, 1) ? &slL_check_value(L, 1, NULL)->shape : sl_tensor_shape(slL_check_tensor(L, 1));
 }
 
 /* --- shapes: lists that print as [2,3] and compare by their numbers --- */
@@ -72,8 +77,7 @@ The sizes of the dimensions, as a list that prints as [2,3] and that == compares
 @return integer[]
 @example print(tensor:shape(), tensor:shape() == sluice.zeros({ 2, 3 }):shape())  --> [2,3] true */
 static int l_shape(lua_State *L) {
-  const sl_shape *s =
-      slL_is_symbolic(L, 1) ? &slL_check_value(L, 1, NULL)->shape : sl_tensor_shape(slL_check_tensor(L, 1));
+  const sl_shape *s = shape_of(L);
   lua_createtable(L, s->rank, 0);
   for (int i = 0; i < s->rank; i++) {
     lua_pushinteger(L, s->dim[i]);
@@ -210,6 +214,26 @@ static int l_length(lua_State *L) {
   return 1;
 }
 
+static int l_next_row(lua_State *L) {
+  lua_Integer i = luaL_checkinteger(L, 2) + 1;
+  const sl_shape *s = shape_of(L);
+  if (i < 1 || s->rank == 0 || i > s->dim[0]) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_pushinteger(L, i);
+  lua_geti(L, 1, i);
+  return 2;
+}
+
+static int l_pairs(lua_State *L) {
+  if (shape_of(L)->rank == 0) return slL_error(L, "pairs: a tensor of no dimensions has no rows; use it as it is");
+  lua_pushcfunction(L, l_next_row);
+  lua_pushvalue(L, 1);
+  lua_pushinteger(L, 0);
+  return 3;
+}
+
 /*** tensor:release()
 Frees the memory now instead of at Lua's collection, unless other tensors see it too. The tensor raises when used
 afterwards; `local t <close> = …` does the same at the end of a block.
@@ -294,6 +318,7 @@ static const luaL_Reg methods[] = {{"shape", l_shape},     {"dtype", l_dtype},  
 static const luaL_Reg meta[] = {{"__gc", l_gc},
                                 {"__close", l_gc},
                                 {"__len", l_length},
+                                {"__pairs", l_pairs},
                                 {"__lt", l_lt},
                                 {"__le", l_le},
                                 {"__newindex", slL_tensor_newindex},

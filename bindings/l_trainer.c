@@ -89,8 +89,10 @@ static sl_value *call_loss(lua_State *L, slL_trace *trace, void *user) {
   be_strict(L);
   lua_call(L, 1, 1);
   sl_value *loss = slL_test_value(L, -1, trace);
-  if (!loss)
-    slL_error(L, "loss: the function returned %s, expected a tensor of per-sample losses", luaL_typename(L, -1));
+  if (!loss) {
+    const char *expected = slL_is_tensor(L, -1) ? "one made from s.out" : "a tensor of per-sample losses";
+    slL_error(L, "loss: the function returned %s, expected %s", slL_what(L, -1), expected);
+  }
   return loss;
 }
 
@@ -247,8 +249,8 @@ static int push_result(lua_State *L, const sl_step_result *r) {
 }
 
 /*** trainer:step() -> result
-One step on the next batch of the data. A loss or gradient that is not finite raises, names the first such value and
-changes nothing.
+One step on the next batch of the data. A loss or gradient that is not finite raises, names the first such value, with
+the line of a loss or block in Lua that computes it, and changes nothing.
 @return table
 @field step integer  number of this step, from 1
 @field loss number  mean over the batch

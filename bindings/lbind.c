@@ -23,7 +23,7 @@ typedef struct state {
   char kept_text[1024];
 } state;
 
-static const char state_key;
+static const char state_key, watcher_key;
 
 /* --- state --- */
 
@@ -129,20 +129,20 @@ void slL_account(lua_State *L) {
 
 /* --- errors --- */
 
-/* Pushes "file:line: " of the nearest function that is neither C nor one of the module's own. */
-static void push_where(lua_State *L) {
+bool slL_push_place(lua_State *L, const char *end) {
   lua_Debug ar;
   for (int level = 0; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0 || !strncmp(ar.short_src, "[sluice.", 8)) continue;
-    lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
-    return;
+    lua_pushfstring(L, "%s:%d%s", ar.short_src, ar.currentline, end);
+    return true;
   }
   lua_pushliteral(L, "");
+  return false;
 }
 
 int slL_error(lua_State *L, const char *fmt, ...) {
-  push_where(L);
+  (void)slL_push_place(L, ": ");
   va_list args;
   va_start(args, fmt);
   lua_pushvfstring(L, fmt, args);
@@ -169,6 +169,31 @@ sl_status slL_fail(lua_State *L, sl_status status, const char *what) {
   (void)sl_fail(status, "%s: %s", what, text);
   slL_keep_error(L, status);
   return status;
+}
+
+/* A message handler: the error stays what it is. */
+static int show_watcher(lua_State *L) {
+  lua_settop(L, 1);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &watcher_key) == LUA_TFUNCTION) {
+    lua_pushvalue(L, 1);
+    (void)lua_pcall(L, 1, 0, 0);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+int slL_pcall(lua_State *L, int n_args, int n_results) {
+  int base = lua_gettop(L) - n_args;
+  lua_pushcfunction(L, show_watcher);
+  lua_insert(L, base);
+  int status = lua_pcall(L, n_args, n_results, base);
+  lua_remove(L, base);
+  return status;
+}
+
+void slL_watch_errors(lua_State *L, lua_CFunction watcher) {
+  lua_pushcfunction(L, watcher);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &watcher_key);
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -200,6 +225,12 @@ int slL_try(lua_State *L, sl_status s) {
   return slL_error(L, "%s", s == SL_STATUS_CANCELLED ? "interrupted" : sl_error());
 }
 
+static const char *what_tensor(lua_State *L, const sl_tensor *t) {
+  if (!t) return lua_pushliteral(L, "a released tensor");
+  return lua_pushfstring(L, "a tensor of numbers (%s %s)", sl_dtype_name(sl_tensor_dtype(t)),
+                         sl_shape_text(sl_tensor_shape(t)));
+}
+
 const char *slL_what(lua_State *L, int idx) {
   switch (lua_type(L, idx)) {
     case LUA_TNONE: return lua_pushliteral(L, "missing");
@@ -213,8 +244,12 @@ const char *slL_what(lua_State *L, int idx) {
     }
     default:
       if (slL_is_symbolic(L, idx)) return lua_pushliteral(L, "a symbolic tensor");
-      if (slL_is_tensor(L, idx)) return lua_pushliteral(L, "a tensor");
-      return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
+      if (slL_is_tensor(L, idx)) return what_tensor(L, slL_test_tensor(L, idx));
+      idx = lua_absindex(L, idx);
+      if (luaL_getmetafield(L, idx, "__name") == LUA_TNIL) return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
+      lua_pushfstring(L, "a %s", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, idx));
+      lua_remove(L, -2);
+      return lua_tostring(L, -1);
   }
 }
 

@@ -26,6 +26,10 @@ void **slL_program_cache(lua_State *L, void (*release)(void *cache));
 
 /* --- errors --- */
 
+/* Pushes "file:line" of the nearest function that is neither C nor one of the module's own, with `end` after it; false,
+ * and "", if there is none. */
+bool slL_push_place(lua_State *L, const char *end);
+
 /* Raises fmt (as lua_pushfstring) at the nearest line of a Lua function that is the user's. Never returns. */
 int slL_error(lua_State *L, const char *fmt, ...);
 /* Raises the core's error text unless s is OK; else 1, so that `return slL_try(L, f(…))` returns the top's box. */
@@ -36,6 +40,11 @@ int slL_try(lua_State *L, sl_status s);
 sl_status slL_fail(lua_State *L, sl_status status, const char *what);
 /* The same for a failure whose text the core has set just before. */
 void slL_keep_error(lua_State *L, sl_status status);
+/* lua_pcall for functions that the core calls back: the watcher sees an error while its stack is still there. Needs one
+ * slot of the stack. */
+int slL_pcall(lua_State *L, int n_args, int n_results);
+/* The watcher of this state, called with the error: it may look at the stack, what it raises or returns is dropped. */
+void slL_watch_errors(lua_State *L, lua_CFunction watcher);
 /* Refuses string keys of the table at idx that are not in names (NULL-terminated), naming the nearest of them. Position
  * 1 is the caller's affair. what: "sluice.dit" and the like. */
 void slL_options(lua_State *L, int idx, const char *what, const char *const *names);
@@ -43,7 +52,8 @@ void slL_options(lua_State *L, int idx, const char *what, const char *const *nam
 int slL_unknown(lua_State *L, const char *what, const char *kind, const char *name, const char *const *names);
 /* The nearest of names by edit distance; NULL if none is near. */
 const char *slL_nearest(const char *name, const char *const *names);
-/* A word for the value at idx: "a table", "3", "\"abc\"", "nil"; lives on the stack, one slot is pushed. */
+/* A word for the value at idx: "a table", "3", "\"abc\"", "nil", "a sluice.model", "a tensor of numbers (f32 [8])";
+ * lives on the stack, one slot is pushed. */
 const char *slL_what(lua_State *L, int idx);
 
 /* The pointer that the userdata of this class at idx holds; raises for anything else, and if it was closed or released.

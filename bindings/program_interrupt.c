@@ -136,21 +136,30 @@ static void replace(lua_State *L, const char *name, lua_CFunction f) {
 
 /* --- the call --- */
 
-/* The message handler: sluice.faults' words, made while the stack still shows where the error was. */
-static int told(lua_State *L) {
-  lua_sethook(L, NULL, 0, 0);
-  sl_context_cancel_clear(running_context);
+/* Hands the error at 1 to a function of sluice.faults, while the stack still shows where it was; leaves what that
+ * gives, or the error. */
+static int ask_faults(lua_State *L, const char *name) {
   lua_settop(L, 1);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "sluice.faults");
   if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
-    lua_getfield(L, -1, "told");
+    lua_getfield(L, -1, name);
     lua_pushvalue(L, 1);
     if (lua_pcall(L, 1, 1, 0) == LUA_OK) return 1;
   }
   lua_settop(L, 1); /* no memory, or no stack, for more */
   return 1;
 }
+
+/* The message handler. */
+static int told(lua_State *L) {
+  lua_sethook(L, NULL, 0, 0);
+  sl_context_cancel_clear(running_context);
+  return ask_faults(L, "told");
+}
+
+/* Of an error in a function that the core called back, which comes to the handler above without its stack. */
+static int noted(lua_State *L) { return ask_faults(L, "note"); }
 
 int program_call(lua_State *L, int n_args, int n_results) {
   int base = lua_gettop(L) - n_args;
@@ -176,6 +185,7 @@ void program_interrupt_patient(bool on) { patient = on; }
 void program_interrupt_open(lua_State *L) {
   slL_core(L, "stop_on_interrupt", l_stop_on_interrupt);
   slL_core(L, "stop_asked", l_stop_asked);
+  slL_watch_errors(L, noted);
   lua_getglobal(L, "coroutine");
   replace(L, "resume", l_resume);
   replace(L, "wrap", l_wrap);

@@ -122,6 +122,7 @@ static sl_node *node_new(sl_graph *g, const sl_op *op, int n_in, sl_value *const
   n->n_out = op->outputs;
   n->out = out;
   n->scope = sl_graph_scope(g);
+  n->place = g->place;
   if (attrs) n->attrs = *attrs;
   for (int i = 0; i < op->outputs; i++) {
     out[i].node = n;
@@ -346,6 +347,10 @@ void sl_scope_push(sl_graph *g, const char *fmt, ...) {
 void sl_scope_pop(sl_graph *g) {
   SL_ASSERT(g->n_scopes > 0);
   g->n_scopes--;
+}
+
+void sl_graph_place(sl_graph *g, const char *place) {
+  if (!place || !g->place || strcmp(g->place, place) != 0) g->place = place ? sl__graph_strdup(g, place) : NULL;
 }
 
 sl_value *sl_graph_find(sl_graph *g, const char *name) {

@@ -29,6 +29,7 @@ static sl_value *twin_of(backward *b, sl_value *v, int segment) {
   if (!copy) return NULL;
   copy->name = n->name;
   copy->scope = n->scope;
+  copy->place = n->place;
   for (int i = 0; i < n->n_out; i++) b->twin[n->out[i].id] = &copy->out[i];
   return b->twin[v->id];
 }
@@ -115,11 +116,13 @@ static sl_status backward_node(backward *b, sl_node *node) {
   }
   sl_scope_push(b->g, "grad");
   b->g->scopes[b->g->n_scopes - 1] = node->scope && *node->scope ? node->scope : "grad";
+  b->g->place = node->place;
   sl_grad_args args = {b->g, node, in, out, dy, prior, need, dx, folded};
   sl_status s = node->op->rules->grad(&args);
   if (s == SL_STATUS_OK) s = sl_graph_status(b->g);
   for (int k = 0; s == SL_STATUS_OK && k < node->n_in; k++)
     if (need[k]) s = add_gradient(b, node, node->in[k], dx[k], folded[k]);
+  b->g->place = NULL;
   sl_scope_pop(b->g);
   return s;
 }

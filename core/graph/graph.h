@@ -46,6 +46,7 @@ struct sl_node {
   sl_attrs attrs;
   const char *name;  /* given by sl_name, with its scopes; or NULL */
   const char *scope; /* "blocks.3.attn", or "" */
+  const char *place; /* as sl_graph_place told; or NULL */
 };
 
 SL_MUST_USE sl_status sl_graph_new(sl_context *ctx, sl_graph **out);
@@ -83,6 +84,9 @@ sl_value *sl_output(sl_value *v, int index); /* another output of v's node; NULL
 sl_value *sl_name(sl_value *v, const char *fmt, ...) SL_PRINTF(2, 3);
 void sl_scope_push(sl_graph *g, const char *fmt, ...) SL_PRINTF(2, 3);
 void sl_scope_pop(sl_graph *g);
+/* Where the host's code describes what is built from now on ("my.lua:12"), for messages about nodes; NULL: it is not
+ * the host's. A gradient has the place of its node. Neither hashed nor compared. */
+void sl_graph_place(sl_graph *g, const char *place);
 const char *sl_graph_scope(const sl_graph *g); /* "blocks.3.attn", or "" */
 bool sl_graph_broken(const sl_graph *g);       /* an error is recorded */
 /* The value of that full name (the latest), or NULL. */

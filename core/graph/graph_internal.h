@@ -25,7 +25,7 @@ struct sl_graph {
   char error[512];
   sl_node **nodes;
   int n_nodes, cap_nodes, n_values;
-  const char *scopes[SL_MAX_SCOPES];
+  const char *scopes[SL_MAX_SCOPES], *place;
   int n_scopes, segment, n_segments;
   sl_graph_out *outputs;
   sl_value **inputs;

@@ -173,6 +173,23 @@ static sl_value *own_block(const pass *p, int64_t i, sl_value *z, sl_value *c) {
   return z;
 }
 
+/* A number of images that is no other size of the model, so that what fits only by chance is refused at once. */
+static int64_t trial(const sl_model *m) {
+  const dit *d = m->config;
+  const sl_dit_config *c = &d->config;
+  if (!d->block.build) return 1;
+  static const int64_t numbers[] = {2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37}; /* more than there are sizes */
+  int64_t rows = c->height / c->patch, columns = c->width / c->patch;
+  const int64_t taken[] = {rows * columns, rows,     columns,     c->hidden, c->heads, c->hidden / c->heads,
+                           c->depth,       c->patch, c->channels, c->height, c->width};
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    bool free_number = true;
+    for (size_t k = 0; k < sizeof taken / sizeof *taken; k++) free_number &= numbers[i] != taken[k];
+    if (free_number) return numbers[i];
+  }
+  return 1;
+}
+
 /* The final layer's first norm of what they make of z. */
 static sl_value *own_blocks(const pass *p, sl_value *z, sl_value *c) {
   for (int64_t i = 0; i < p->k->depth; i++) z = own_block(p, i, z, c);
@@ -266,6 +283,7 @@ static sl_status make(sl_context *ctx, const void *config, sl_routing *routing, 
 const sl_model_kind sl_model_dit = {.name = "dit",
                                     .forward = dit_forward,
                                     .free = dit_free,
+                                    .trial = trial,
                                     .t_embed = "t_embedder.mlp.2",
                                     .landmarks = "c, tokens, blocks.0",
                                     .fields = fields,

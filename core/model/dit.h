@@ -9,7 +9,8 @@ extern const sl_model_kind sl_model_dit;
 /* A block of the host's own in the place of DiT's: builds block `index` (from 0) out of z [N, tokens, hidden], already
  * masked by the routing, and the condition c [N, hidden]; what it returns, shaped as z, becomes (1-m) z + block(m z).
  * Parameters that it declares through b are named below "blocks.<index>". It is called once while parameters are
- * declared and again for every graph, and must build the same each time. NULL: b->g holds the error. */
+ * declared (N is then a number that no other size is) and again for every graph, and must build the same each time.
+ * NULL: b->g holds the error. */
 typedef sl_value *(*sl_dit_block_fn)(void *user, sl_builder *b, sl_value *z, sl_value *c, int index);
 
 typedef struct sl_dit_block {

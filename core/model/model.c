@@ -16,9 +16,10 @@ static sl_status declare(sl_model *m) {
   if (status != SL_STATUS_OK) return status;
   SL_GOTO(sl_builder_init(&b, g, m->params, true));
   const sl_model_info *i = &m->info;
-  sl_value *x = sl_input(g, "x", SL_F32, &SL_SHAPE(1, i->in_channels, i->height, i->width));
-  sl_value *t = sl_input(g, "t", SL_I64, &SL_SHAPE(1));
-  sl_value *y = i->classes ? sl_input(g, "y", SL_I64, &SL_SHAPE(1)) : NULL;
+  int64_t n = m->kind->trial ? m->kind->trial(m) : 1;
+  sl_value *x = sl_input(g, "x", SL_F32, &SL_SHAPE(n, i->in_channels, i->height, i->width));
+  sl_value *t = sl_input(g, "t", SL_I64, &SL_SHAPE(n));
+  sl_value *y = i->classes ? sl_input(g, "y", SL_I64, &SL_SHAPE(n)) : NULL;
   sl_value *out = m->kind->forward(m, &b, x, t, y);
   SL_GOTO(sl_graph_status(g));
   if (!out) status = sl_fail(SL_STATUS_INTERNAL, "%s: the model gives no output", m->kind->name);

@@ -19,6 +19,9 @@ typedef struct sl_model_kind {
    * models without classes). Declares parameters through b. */
   sl_value *(*forward)(sl_model *m, sl_builder *b, sl_value *x, sl_value *t, sl_value *y);
   void (*free)(sl_model *m);
+  /* Images of the pass that declares parameters; NULL: 1. Another number shows mistakes of hosts' functions, which
+   * broadcasting hides at 1. */
+  int64_t (*trial)(const sl_model *m);
   bool f32_residual;     /* blocks add in f32 whatever they compute in: residual bf16 is refused */
   const char *t_embed;   /* name of the timestep embedding after its MLP */
   const char *landmarks; /* names worth keeping, for messages: "c, tokens, blocks.0" */

@@ -104,21 +104,43 @@ void sl_trainer_free(sl_trainer *tr) {
 /* --- a step --- */
 
 typedef struct culprit {
-  char name[128];
+  char name[256];
 } culprit;
 
 static bool find_nonfinite(void *user, const sl_trace *t) {
   culprit *c = user;
   if (!t->nonfinite) return true;
-  snprintf(c->name, sizeof c->name, "%s (%s)", t->name, t->node->op->name);
+  int n = snprintf(c->name, sizeof c->name, "%.100s (%s)", t->name, t->node->op->name);
+  if (t->node->place) snprintf(c->name + n, sizeof c->name - (size_t)n, ", computed at %.120s", t->node->place);
+  return false;
+}
+
+/* What the batch itself brings that is not finite: images, or the noise that a caller gave. */
+static bool name_given(const sl_host_batch *b, bool given, culprit *c) {
+  static const struct {
+    int in;
+    const char *name;
+  } parts[] = {{IN_X0, "images"}, {IN_NOISE, "noise"}};
+  for (int i = 0; i < (given ? 2 : 1); i++) {
+    const sl_tensor *t = b->in[parts[i].in];
+    const float *p = t ? sl_tensor_data(t) : NULL;
+    int64_t n = t ? sl_tensor_numel(t) : 0, rows = t ? sl_tensor_shape(t)->dim[0] : 1;
+    for (int64_t k = 0; k < n; k++) {
+      if (isfinite(p[k])) continue;
+      snprintf(c->name, sizeof c->name, "in the batch's %s: %s in number %lld of %lld", parts[i].name,
+               isnan(p[k]) ? "NaN" : "an infinity", (long long)(k / (n / rows)) + 1, (long long)rows);
+      return true;
+    }
+  }
   return false;
 }
 
 /* Runs the step again in trace mode to name the first node that is not finite. */
-static sl_status name_nonfinite(sl_trainer *tr, double loss, double norm) {
+static sl_status name_nonfinite(sl_trainer *tr, const sl_host_batch *b, bool given, double loss, double norm) {
   culprit c = {"the sum of the gradients"};
+  bool found = name_given(b, given, &c);
   SL_TRY(sl__update_zero(tr)); /* micro-batches add to them: what is not finite there would be found first */
-  for (int64_t k = 0; k < tr->n_micro; k++)
+  for (int64_t k = 0; !found && k < tr->n_micro; k++)
     if (sl__update_micro(tr, k, find_nonfinite, &c) == SL_STATUS_CANCELLED) break;
   SL_TRY(sl__update_zero(tr));
   return sl_fail(SL_STATUS_NUMERIC,
@@ -151,7 +173,7 @@ static void count_bins(sl_trainer *tr, const sl_host_batch *b) {
   }
 }
 
-static sl_status finish_step(sl_trainer *tr, const sl_host_batch *b, double lr, sl_step_result *r) {
+static sl_status finish_step(sl_trainer *tr, const sl_host_batch *b, bool given, double lr, sl_step_result *r) {
   double squares = 0;
   SL_TRY(sl__update_fetch(tr, &squares));
   *r = (sl_step_result){.step = tr->steps_done + 1,
@@ -160,7 +182,7 @@ static sl_status finish_step(sl_trainer *tr, const sl_host_batch *b, double lr, 
                         .vb = mean_of(tr->host_out[OUT_VB]),
                         .grad_norm = sqrt(squares),
                         .lr = lr};
-  if (!isfinite(r->grad_norm) || !isfinite(r->loss)) return name_nonfinite(tr, r->loss, r->grad_norm);
+  if (!isfinite(r->grad_norm) || !isfinite(r->loss)) return name_nonfinite(tr, b, given, r->loss, r->grad_norm);
   count_bins(tr, b);
   tr->steps_done++;
   return SL_STATUS_OK;
@@ -173,7 +195,7 @@ static sl_status run_step(sl_trainer *tr, const sl_host_batch *b, bool given, sl
   SL_GOTO(sl__batch_bring(tr, b, given));
   SL_GOTO(sl__update_launch(tr, given, lr));
   if (!given) sl__batch_draw_ahead(tr);
-  return finish_step(tr, b, lr, r);
+  return finish_step(tr, b, given, lr, r);
 done:
   if (sl__update_zero(tr) != SL_STATUS_OK) return SL_STATUS_DEVICE;
   return status;

@@ -32,12 +32,30 @@ local function user_frames()
     local f = debug.getinfo(level, "Sln")
     if not f then return list, false end
     if f.what ~= "C" and f.currentline > 0 and not is_own(f.short_src) then list[#list + 1] = f end
-    if #list > FIRST then
-      list[#list] = nil
-      break
-    end
   end
   return list, true
+end
+
+-- The error that a function called by the core ended in, held weakly, and its frames: it goes on from there without its stack.
+local noted = { error = setmetatable({}, { __mode = "v" }), frames = nil, more = false }
+
+-- The frames that were noted for this error, if those it has now, the outer ones, are among them: texts may be the same by chance.
+local function noted_frames(message, frames)
+  local inner = noted.frames
+  if message == nil or not inner or not rawequal(noted.error[1], message) then return nil end
+  local before = #inner - #frames
+  for i = noted.more and 0 or #frames, 1, -1 do
+    local a, b = inner[before + i], frames[i]
+    if not a or a.short_src ~= b.short_src or a.currentline ~= b.currentline then return nil end
+  end
+  return inner, noted.more
+end
+
+-- Takes down where an error is that will be caught and raised again; a message handler calls it. Of two calls the inner one counts.
+function faults.note(message)
+  local frames, more = user_frames()
+  if noted_frames(message, frames) then return end
+  noted.error[1], noted.frames, noted.more = message, frames, more
 end
 
 local function name_of(f)
@@ -107,6 +125,7 @@ end
 -- The frames that say more than the message: all but its own, and at the prompt but the input itself.
 local function traceback(frames, more)
   local lines, last = {}, nil
+  if #frames > FIRST then frames, more = table.move(frames, 1, FIRST, 1, {}), true end
   for i, f in ipairs(frames) do
     local line = ("\t%s:%d: in %s"):format(f.short_src, f.currentline, name_of(f))
     if f.short_src == faults.current and f.what == "main" then
@@ -126,6 +145,9 @@ end
 -- The text of an error for a user. A message handler: it looks at the stack of the error.
 function faults.told(message)
   local frames, more = user_frames()
+  local inner, more_inside = noted_frames(message, frames)
+  if inner then frames, more = inner, more_inside end
+  noted.frames = nil
   local text = clean(text_of(message), frames)
   if text == "interrupted" then return text end
   if not faults.current then return text .. traceback(frames, more) end

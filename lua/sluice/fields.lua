@@ -48,15 +48,27 @@ function fields.keys(t)
   return list
 end
 
--- A value in a message: of a tensor its dtype and sizes.
+-- A value in a message: of a tensor its dtype and sizes, of what has no text of its own its type.
 function fields.what(v)
-  return require "sluice".is_tensor(v) and ("%s %s"):format(v:dtype(), tostring(v:shape())) or tostring(v)
+  if require "sluice".is_tensor(v) then return ("%s %s"):format(v:dtype(), tostring(v:shape())) end
+  local meta = debug.getmetatable(v)
+  local told = type(meta) == "table" and rawget(meta, "__tostring")
+  if type(v) == "string" then return #v > 60 and "a long string" or '"' .. v .. '"' end
+  if type(v) == "number" or type(v) == "boolean" or v == nil or told then return tostring(v) end
+  return "a " .. type(v)
+end
+
+-- The name under which `f` stands among the functions of `makers`, after `prefix`; nil if it is none of them.
+function fields.maker(f, makers, prefix)
+  for name, maker in pairs(makers) do
+    if rawequal(maker, f) and name ~= "is" then return prefix .. name end
+  end
 end
 
 -- Raises at `level` (0: without a position) unless every key of t is in names. what: "sluice.sample" and the like.
 function fields.check(t, names, what, level)
   level = level == 0 and 0 or (level or 1) + 1
-  if type(t) ~= "table" then error(("%s: expected a table, got %s"):format(what, type(t)), level) end
+  if type(t) ~= "table" then error(("%s: expected a table, got %s"):format(what, fields.what(t)), level) end
   local known = {}
   for _, name in ipairs(names) do known[name] = true end
   for key in pairs(t) do
@@ -75,8 +87,8 @@ function fields.get(t, name, types, default, what, level)
   for want in types:gmatch("[^|]+") do
     if type(v) == want or math.type(v) == want then return v end
   end
-  error(("%s: %s is %s, expected %s"):format(what, name, type(v) == "string" and '"' .. v .. '"' or tostring(v),
-    (types:gsub("|", " or "))), level == 0 and 0 or (level or 1) + 1)
+  error(("%s: %s is %s, expected %s"):format(what, name, fields.what(v), (types:gsub("|", " or "))),
+    level == 0 and 0 or (level or 1) + 1)
 end
 
 return fields

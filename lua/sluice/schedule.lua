@@ -23,6 +23,9 @@ end
 --- @return fun(step: integer, total: integer): number
 --- @example print(sluice.schedule.warmup(10)(4, 100))  --> 0.5
 function schedule.warmup(n)
+  if type(n) ~= "number" or n ~= n or n < 0 then
+    error(("sluice.schedule.warmup: n is %s, expected a number of steps, as sluice.schedule.warmup(1000)"):format(fields.what(n)), 2)
+  end
   return function(step) return warm(step, n) end
 end
 
@@ -34,8 +37,9 @@ end
 --- @return fun(step: integer, total: integer): number
 --- @example print(sluice.schedule.cosine { final = 0.1 }(99, 100))  --> 0.1
 function schedule.cosine(o)
-  o = fields.check(o or {}, { "warmup", "final" }, "sluice.schedule.cosine", 2)
-  local warmup, final = o.warmup or 0, o.final or 0
+  local what, get = "sluice.schedule.cosine", fields.get
+  o = fields.check(o or {}, { "warmup", "final" }, what, 2)
+  local warmup, final = get(o, "warmup", "number", 0, what, 2), get(o, "final", "number", 0, what, 2)
   return function(step, total)
     if step < warmup then return warm(step, warmup) end
     local u = (step - warmup) / math.max(1, total - 1 - warmup)

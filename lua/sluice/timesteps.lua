@@ -1,4 +1,6 @@
 -- How training draws t: a relative density over the steps.
+local fields = require "sluice.fields"
+
 --- sluice.Timesteps
 --- How training draws t, for a recipe's `train.t_sampler`. tostring names its kind.
 --- @field kind string  "uniform" or "custom"
@@ -48,7 +50,7 @@ end
 --- @return sluice.Timesteps
 --- @example local late = sluice.timesteps.custom(function(t, T) return t / T end)
 function timesteps.custom(f)
-  if type(f) ~= "function" then error("sluice.timesteps.custom: expected a function(t, T)", 2) end
+  if type(f) ~= "function" then error(("sluice.timesteps.custom: expected a function(t, T), got %s"):format(fields.what(f)), 2) end
   return setmetatable({ kind = "custom", value = f }, Timesteps)
 end
 

@@ -1,6 +1,7 @@
 -- From a resolved recipe to the options of a trainer and the plan of a run.
 local core = require "sluice.core"
 local fields = require "sluice.fields"
+local schedule = require "sluice.schedule"
 local sluice = require "sluice"
 local timesteps = require "sluice.timesteps"
 local weight = require "sluice.weight"
@@ -9,9 +10,18 @@ local get = fields.get
 
 local train_options = {}
 
+-- Raises for a function of `makers` that was given in the place of what it makes.
+local function uncalled(v, makers, prefix, field, call)
+  local name = fields.maker(v, makers, prefix)
+  if name then error(("%s is %s itself, which makes one: call it, as %s"):format(field, name, call), 0) end
+end
+
 local function schedule_table(f, steps)
   if f == nil then return nil end
-  if type(f) ~= "function" then error("recipe.optimizer: schedule must be a function(step, total)", 0) end
+  if type(f) ~= "function" then
+    error(("recipe.optimizer: schedule is %s, expected a function(step, total)"):format(fields.what(f)), 0)
+  end
+  uncalled(f, schedule, "sluice.schedule.", "recipe.optimizer: schedule", "sluice.schedule.cosine { warmup = 100 }")
   local values = {}
   for i = 1, steps do
     local v = f(i - 1, steps)
@@ -26,13 +36,17 @@ end
 local function loss_parts(loss, d)
   if loss == nil then return nil, nil end
   if weight.is(loss) then return loss:table(d), nil end
+  uncalled(loss, weight, "sluice.weight.", "recipe.loss", "sluice.weight.min_snr(5)")
   if type(loss) == "function" then return nil, loss end
   if type(loss) == "table" and type(loss[1]) == "function" then -- a loss of its own and a weight for it to use
     fields.check(loss, { 1, "weight" }, "recipe.loss", 0)
-    if loss.weight and not weight.is(loss.weight) then error("recipe.loss: weight must be a sluice.weight", 0) end
+    if loss.weight and not weight.is(loss.weight) then
+      uncalled(loss.weight, weight, "sluice.weight.", "recipe.loss: weight", "sluice.weight.min_snr(5)")
+      error(("recipe.loss: weight is %s, expected one of sluice.weight"):format(fields.what(loss.weight)), 0)
+    end
     return loss.weight and loss.weight:table(d), loss[1]
   end
-  error("recipe.loss: expected a sluice.weight, a function(s), or { function(s), weight = … }", 0)
+  error(("recipe.loss: expected a sluice.weight, a function(s), or { function(s), weight = … }, got %s"):format(fields.what(loss)), 0)
 end
 
 local function count(t, name, default, what, least)
@@ -65,7 +79,10 @@ function train_options.of(d)
   local o, e, t = d.optimizer or {}, d.ema or {}, d.train
   local plan = plan_of(d)
   local betas = get(o, "betas", "table", { 0.9, 0.999 }, "recipe.optimizer", 0)
-  if t.t_sampler ~= nil and not timesteps.is(t.t_sampler) then error("recipe.train: t_sampler must be a sluice.timesteps", 0) end
+  if t.t_sampler ~= nil and not timesteps.is(t.t_sampler) then
+    uncalled(t.t_sampler, timesteps, "sluice.timesteps.", "recipe.train: t_sampler", "sluice.timesteps.uniform()")
+    error(("recipe.train: t_sampler is %s, expected one of sluice.timesteps"):format(fields.what(t.t_sampler)), 0)
+  end
   local table_of_weights, loss = loss_parts(d.loss, d.diffusion)
   local data, held = d.data, nil
   if plan.holdout > 0 then data, held = d.data:split(plan.holdout) end

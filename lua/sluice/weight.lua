@@ -52,7 +52,8 @@ end
 --- @example print(sluice.weight.min_snr(5):table(sluice.diffusion {})[1] < 0.01)  --> true
 function weight.min_snr(gamma)
   if gamma ~= nil and not (type(gamma) == "number" and gamma > 0) then
-    error(("sluice.weight.min_snr: gamma is %s, expected a number above 0"):format(tostring(gamma)), 2)
+    error(("sluice.weight.min_snr: gamma is %s, expected a number above 0%s"):format(fields.what(gamma),
+      type(gamma) == "table" and "; as a loss weight write sluice.weight.min_snr(5)" or ""), 2)
   end
   return setmetatable({ kind = "min_snr", gamma = gamma or 5 }, Weight)
 end
@@ -78,7 +79,7 @@ end
 --- @return sluice.Weight
 --- @example print(sluice.weight.custom(function(t, snr) return snr / (1 + snr) end):table(sluice.diffusion {})[1] > 0.99)  --> true
 function weight.custom(f)
-  if type(f) ~= "function" then error("sluice.weight.custom: expected a function(t, snr)", 2) end
+  if type(f) ~= "function" then error(("sluice.weight.custom: expected a function(t, snr), got %s"):format(fields.what(f)), 2) end
   return setmetatable({ kind = "custom", value = f }, Weight)
 end
 

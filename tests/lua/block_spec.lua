@@ -116,17 +116,22 @@ describe("a block in Lua", function()
   it("is refused in words where it is wrong, at the user's line", function()
     local kept
     local cases = {
-      { function(z) return z:mean() end, "block 1 gives f32 %[%], expected %[1,16,32%]" },
+      { function(z) return z:mean() end, "block 1 gives f32 %[%], expected %[%d,16,32%]" },
+      { function(z) return sluice.zeros(z:shape()) end,
+        "the function returned a tensor of numbers %(f32 %[%d,16,32%]%), expected one made from z" },
+      { function() return sluice.routing.dtr() end, "the function returned a sluice.routing, expected a tensor" },
       { function() return 3 end, "the function returned 3, expected a tensor" },
       { function(z, _, b) return b:linear("x", z) end, "b:linear: the width is nil" },
       { function(z, _, b) return b:liner("x", z) end, 'did you mean "linear"' },
       { function(z, _, b) return b:linear("x", z, 4, { inti = "zero" }) end, 'unknown field "inti"; did you mean "init"' },
       { function(z, _, b) return b:linear("x", z, 4, { init = "zeros" }) end, 'init is "zeros", expected one of' },
       { function(z, _, b) return b:attention("x", z, { heads = 5 }) end, "heads is 5, expected a divisor of x's width 32" },
-      { function(z, _, b) return b:conv2d("x", z, 4) end, "x is f32 %[1,16,32%], expected %[N,C,H,W%]" },
+      { function(z, _, b) return b:conv2d("x", z, 4) end, "x is f32 %[%d,16,32%], expected %[N,C,H,W%]" },
       { function(z, _, b) return b:dropout(z, 1) end, "p is 1, expected a number of 0 to below 1" },
       { function(z, _, b) b:param("p", 3) b:param("p", 4) return z end, "parameter blocks.0.p is declared as %[3%] and again as %[4%]" },
       { function(z, _, b) return b:linear("", z, 4) end, "the layer's name is \"\"" },
+      -- fits one image, and as many as there are tokens
+      { function(z, c, b) return z + b:linear("a", z + c, b.hidden) end, "block_spec.lua:%d+: add: .*%[%d,16,32%].*%[%d,32%]" },
       { function(z, c) return z:matmul(c) end, "block_spec.lua:%d+: matmul" },
       { function(z) if z:mean():item() > 0 then return z end end, "no value while tracing" },
       { function(z, _, b) kept = b return z end },

@@ -163,6 +163,35 @@ describe("the program", function()
     assert(text:find "stack overflow" and #text < 2000, text)
   end)
 
+  it("tells of functions that the core calls back which of the user's led to an error", function()
+    local functions = "local function outer(x)\n  return x.foo.bar\nend\nlocal function inner()\n  local y = outer {}\n  return y\n"
+      .. "end\n"
+    local model = "sluice.dit { input = { 1, 8, 8 }, patch = 4, hidden = 16, depth = 1, heads = 2, classes = 1, %s }"
+    local frames = "attempt to index a nil value (field 'foo')\nstack traceback:\n\t@:2: in function 'outer'\n\t@:5: in function 'inner'\n"
+    local function told(text)
+      local name = script(functions .. text)
+      local found = run(name):gsub(name, "@")
+      os.remove(name)
+      assert(found:find(frames, 1, true), found)
+      return found
+    end
+    assert.truthy(told(model:format "block = function() local r = inner() return r end"):find "@:8: in main chunk\n$")
+    assert.truthy(told("local function make()\n  local m = " ..
+      model:format "routing = sluice.routing.custom(function() local r = inner() return r end)" .. "\n  return m\nend\nlocal m = make()")
+      :find "\t@:9: in [^\n]*\n\t@:9: in function 'make'\n\t@:12: in main chunk\n$")
+    told("local m = " .. model:format "" .. "\nlocal t = sluice.trainer { model = m, diffusion = sluice.diffusion {},\n" ..
+      "  loss = function(s) local l = inner() return l end }")
+    -- caught, it leaves nothing behind for another error of the same text
+    local found = told("pcall(function() return " .. model:format "block = function() local r = inner() return r end" .. " end)\ninner()")
+    assert.truthy(found:find "'inner'\n\t@:9: in main chunk\n$")
+    -- the error itself is what it was, and so it is in a coroutine
+    local name = script("local mine = { 1 }\nlocal function block() error(mine) end\nlocal function make() return "
+      .. model:format "block = block" .. " end\nlocal _, e = pcall(make)\nlocal _, c = coroutine.resume(coroutine.create(make))\n"
+      .. "print(e == mine, c == mine)")
+    assert.equal("true true\n", (run(name):gsub("\t", " ")))
+    os.remove(name)
+  end)
+
   it("reads the start-up file for the prompt alone, and an error in it is not fatal", function()
     local name = script "greeting = 'hello'\nerror 'late'"
     local function prompt(variables, arguments, input)

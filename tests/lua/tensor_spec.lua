@@ -62,6 +62,29 @@ describe("making tensors", function()
   end)
 end)
 
+describe("pairs", function()
+  it("goes through the rows", function()
+    local seen = {}
+    for i, row in pairs(sluice.tensor { { 1, 2, 3 }, { 4, 5, 6 } }) do seen[i] = row:totable() end
+    assert.same({ { 1, 2, 3 }, { 4, 5, 6 } }, seen)
+    for _ in pairs(sluice.zeros { 0, 2 }) do error "there is no row" end
+    raises("a tensor of no dimensions has no rows", pairs, sluice.ones { 2 }:sum())
+    local t = sluice.ones { 2 }
+    t:release()
+    raises("the tensor was released", pairs, t)
+  end)
+
+  it("goes through those of a symbolic tensor", function()
+    local value, g = sluice.value_and_grad(function(x)
+      local sum = 0
+      for i, row in pairs(x) do sum = sum + i * row:sum() end
+      return sum
+    end, sluice.ones { 2, 2 })
+    assert.equal(6, value:item())
+    assert.same({ { 1, 1 }, { 2, 2 } }, g:totable())
+  end)
+end)
+
 describe("reading and writing elements", function()
   local t = sluice.tensor { { 1, 2, 3 }, { 4, 5, 6 } }
 
@@ -69,6 +92,7 @@ describe("reading and writing elements", function()
     assert.same({ 1, 2, 3 }, t[1]:totable())
     assert.equal(6, t[-1][-1]:item())
     raises("index 3 is outside 1 to 2", function() return t[3] end)
+    raises("index 3 is outside 1 to 2; over the rows: for i, row in pairs(x)", function() for _ in ipairs(t) do end end)
     raises("index 0 is outside 1 to 2", function() return t[0] end)
     raises("not an integer", function() return t[1.5] end)
     raises("no elements to index", function() return t[1][1][1] end)

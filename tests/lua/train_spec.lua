@@ -115,17 +115,80 @@ describe("training", function()
 
   it("names it in whichever micro-batch it is", function()
     local x0 = sluice.zeros { 4, 1, 8, 8 }
-    x0[4][1][1][1] = 0 / 0
     local batch = { x0 = x0, t = sluice.tensor({ 5, 6, 7, 8 }, { dtype = "i64" }), y = sluice.tensor({ 0, 0, 0, 0 }, { dtype = "i64" }),
       noise = sluice.randn({ 4, 1, 8, 8 }, { seed = 1 }) }
     local messages = {}
+    local function loss(s)
+      local late = 7.5 - s.t:to "f32"
+      local root = late:sqrt() -- of t = 8 no number
+      return s.out:square():mean { 2, 3, 4 } * root
+    end
+    local line = debug.getinfo(loss, "S").linedefined + 2
     for i, micro in ipairs { 4, 2, 1 } do
-      local trainer = sluice.trainer(options { micro_batch = micro })
+      local trainer = sluice.trainer(options { micro_batch = micro, loss = loss })
       local ok, message = pcall(trainer.step_on, trainer, batch)
       assert.falsy(ok)
-      messages[i] = tostring(message):match "the first such value is ([^#]+)"
+      messages[i] = tostring(message):match("the first such value is sqrt#%d+ %(sqrt%), computed at [^:]*train_spec.lua:(%d+)%.")
     end
-    assert.same({ "mul", "mul", "mul" }, messages)
+    assert.same({ tostring(line), tostring(line), tostring(line) }, messages)
+  end)
+
+  it("names the line whose gradient is not finite", function()
+    local function loss(s)
+      local zero = s.out:mean { 2, 3, 4 } * 0
+      return zero:sqrt()
+    end
+    local trainer = sluice.trainer(options { loss = loss })
+    local ok, message = pcall(trainer.step, trainer)
+    assert(not ok and message:find("train_spec.lua:" .. debug.getinfo(loss, "S").linedefined + 2 .. ".", 1, true), message)
+  end)
+
+  it("says when the batch itself is not finite", function()
+    local function told(name, at, value)
+      local batch = { x0 = sluice.zeros { 4, 1, 8, 8 }, t = sluice.tensor({ 5, 6, 7, 8 }, { dtype = "i64" }),
+        noise = sluice.zeros { 4, 1, 8, 8 } }
+      batch[name][at][1][8][8] = value
+      local trainer = sluice.trainer(options { micro_batch = 2 })
+      local ok, message = pcall(trainer.step_on, trainer, batch)
+      assert.falsy(ok)
+      return message
+    end
+    assert.truthy(told("x0", 4, 0 / 0):find("the first such value is in the batch's images: NaN in number 4 of 4", 1, true))
+    assert.truthy(told("noise", 1, 1 / 0):find("in the batch's noise: an infinity in number 1 of 4", 1, true))
+  end)
+
+  it("says what was given in the place of what a constructor makes", function()
+    local of = require("sluice.train_options").of
+    local function refused(want, o)
+      local recipe = { model = small(), diffusion = sluice.diffusion {}, train = { steps = 2, batch = 4 } }
+      for k, v in pairs(o) do recipe[k] = v end
+      local ok, message = pcall(of, recipe)
+      assert(not ok and message:find(want, 1, true), message)
+    end
+    refused("recipe.loss is sluice.weight.min_snr itself, which makes one: call it, as sluice.weight.min_snr(5)",
+      { loss = sluice.weight.min_snr })
+    refused("recipe.loss: weight is sluice.weight.p2 itself", { loss = { function() end, weight = sluice.weight.p2 } })
+    refused("expected a sluice.weight, a function(s), or { function(s), weight = … }, got \"min_snr\"", { loss = "min_snr" })
+    refused("recipe.optimizer: schedule is sluice.schedule.cosine itself, which makes one: call it, as sluice.schedule.cosine {",
+      { optimizer = { schedule = sluice.schedule.cosine } })
+    refused("recipe.optimizer: schedule is \"cosine\", expected a function(step, total)", { optimizer = { schedule = "cosine" } })
+    refused("recipe.train: t_sampler is sluice.timesteps.uniform itself",
+      { train = { steps = 2, batch = 4, t_sampler = sluice.timesteps.uniform } })
+    refused("recipe.optimizer: lr is a table, expected number", { optimizer = { lr = {} } })
+    for _, case in ipairs {
+      { "sluice.weight.min_snr: gamma is a table, expected a number above 0; as a loss weight write sluice.weight.min_snr(5)",
+        sluice.weight.min_snr, {} },
+      { "sluice.schedule.warmup: n is a table, expected a number of steps", sluice.schedule.warmup, { n = 3 } },
+      { "sluice.schedule.cosine: expected a table, got 5", sluice.schedule.cosine, 5 },
+      { "sluice.schedule.cosine: final is \"x\", expected number", sluice.schedule.cosine, { final = "x" } },
+      { "sluice.routing.custom: expected a function(t, T, C, block, blocks), got \"x\"", sluice.routing.custom, "x" },
+      { "sluice.routing.dtr: the options are 5, expected a table", sluice.routing.dtr, 5 },
+      { "sluice.dit: routing is a function, expected one of sluice.routing, as sluice.routing.dtr {}: call it", sluice.dit,
+        { input = { 1, 8, 8 }, patch = 4, hidden = 16, depth = 1, heads = 2, routing = sluice.routing.dtr } },
+    } do
+      local ok, message = pcall(case[2], case[3])
+      assert(not ok and message:find(case[1], 1, true), message)
+    end
   end)
 
   it("draws t as the density says", function()
@@ -152,6 +215,9 @@ describe("training", function()
     assert.truthy(message({ model = small { input = { 3, 8, 8 } } }):find("the model takes [3,8,8]", 1, true))
     assert.truthy(message({ diffusion = sluice.diffusion {} }):find("must agree", 1, true))
     assert.truthy(message({ loss = function() return 3 end }):find("expected a tensor of per-sample losses", 1, true))
+    assert.truthy(message({ loss = function() return sluice.ones { 8 } end }):find(
+      "loss: the function returned a tensor of numbers (f32 [8]), expected one made from s.out", 1, true))
+    assert.truthy(message({ loss = sluice.weight.constant }):find("the function returned a sluice.weight, expected", 1, true))
     assert.truthy(message({ loss = function(s) return s.out end }):find("one loss per sample", 1, true))
     assert.truthy(message({ loss = function() error "mine" end }):find("mine", 1, true))
     assert.truthy(message({ loss = function(s) return s.noise:square():mean { 2, 3, 4 } end }):find("nothing would be learned", 1, true))
@@ -248,7 +314,7 @@ describe("recipes", function()
     assert.truthy(message(recipe(function(d) d.train.bach = 3 end)):find('did you mean "batch"', 1, true))
     assert.truthy(message(recipe(function(d) d.data = nil end)):find("data is missing", 1, true))
     local text = message(recipe(function(d) d.data = "digits.pack" end))
-    assert.truthy(text:find("data is digits.pack, expected what sluice.data.pack", 1, true), text)
+    assert.truthy(text:find('data is "digits.pack", expected what sluice.data.pack', 1, true), text)
     assert.truthy(message(recipe(function(d) d.model = { "DiT-S/2" } end)):find("expected what sluice.dit or sluice.adm gives", 1, true))
   end)
 end)
