@@ -207,7 +207,7 @@ describe("training at the prompt", function()
     t:wait "[1-9]%d*/100000 "
     t:type("", "C-c")
     local text = t:wait "resume = [^\n]* }%)\n> *\n$"
-    local step = text:match "interrupted after step (%d+) of 100000; go on with: sluice.train%(nil, { resume"
+    local step = text:match "interrupted after step (%d+) of 100000; go on with: sluice.train%(recipe, { resume"
     t:type("sluice.load(dir).step", "Enter")
     t:wait(("sluice.load%%(dir%%).step\n%s\n"):format(step))
     t:type("sluice.train(nil, { resume = dir })", "Enter")
