@@ -30,29 +30,34 @@ static long holder_of(int fd) {
   return holder;
 }
 
+typedef enum answer { HAD, HELD, UNKNOWN } answer; /* UNKNOWN: the file system has no locks */
+
 /* Again for a moment: who only looks whether there is a lock takes one, too. */
-static bool lock_now(int fd, int how) {
+static answer lock_now(int fd, int how) {
   for (int i = 0; i < 10; i++) {
-    if (flock(fd, how | LOCK_NB) == 0) return true;
+    if (flock(fd, how | LOCK_NB) == 0) return HAD;
     if (errno == EINTR) continue;
-    if (errno != EWOULDBLOCK) return true; /* a file system without locks: nobody has one */
-    if (how == LOCK_SH) return false;
+    if (errno != EWOULDBLOCK) return UNKNOWN;
+    if (how == LOCK_SH) return HELD;
     nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
   }
-  return false;
+  return HELD;
 }
 
-static int open_folder(lua_State *L) { return open(luaL_checkstring(L, 1), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }
+/* Pushes the name of the folder's file that is locked: one that can be written, as NFS wants, and stays, as a new file
+ * of its name would be another. */
+static const char *push_name(lua_State *L) { return lua_pushfstring(L, "%s/.lock", luaL_checkstring(L, 1)); }
 
 /* core.lock_folder(path) -> lock, or nil and the number of the process that has it (0: unknown). It ends with close
- * (`<close>`), with its collection or with the process, however that ends, and leaves nothing behind. A folder that
- * cannot be opened is nobody's. */
+ * (`<close>`), with its collection or with the process, however that ends. A folder that cannot be written to is
+ * nobody's. */
 static int l_lock_folder(lua_State *L) {
   int *fd = lua_newuserdatauv(L, sizeof *fd, 0);
   *fd = -1;
   luaL_setmetatable(L, LOCK);
-  *fd = open_folder(L);
-  if (*fd < 0 || lock_now(*fd, LOCK_EX)) return 1;
+  *fd = open(push_name(L), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  lua_pop(L, 1);
+  if (*fd < 0 || lock_now(*fd, LOCK_EX) != HELD) return 1;
   lua_pushnil(L);
   lua_pushinteger(L, holder_of(*fd));
   close(*fd);
@@ -60,11 +65,14 @@ static int l_lock_folder(lua_State *L) {
   return 2;
 }
 
-/* core.lock_holder(path): the process that has the folder's lock (0: unknown), or nil. */
+/* core.lock_holder(path): the process that has the folder's lock (0: unknown), nil if it can be had, false where that
+ * cannot be told. */
 static int l_lock_holder(lua_State *L) {
-  int fd = open_folder(L);
-  if (fd < 0 || lock_now(fd, LOCK_SH)) lua_pushnil(L);
-  else lua_pushinteger(L, holder_of(fd));
+  int fd = open(push_name(L), O_RDONLY | O_CLOEXEC);
+  answer a = fd < 0 ? HAD : lock_now(fd, LOCK_SH);
+  if (a == HELD) lua_pushinteger(L, holder_of(fd));
+  else if (a == UNKNOWN) lua_pushboolean(L, false);
+  else lua_pushnil(L);
   if (fd >= 0) close(fd);
   return 1;
 }

@@ -28,6 +28,13 @@ began=$SECONDS
 left() { echo $((limit - SECONDS + began)); }
 verdict() { echo "$1 $2" | tee -a "$log" "$verdicts"; }
 
+# Ends what runs, in the background too
+stop() {
+  # shellcheck disable=SC2046
+  kill $(jobs -p) 2>/dev/null
+  exit 130
+}
+
 # step NAME SECONDS COMMAND…: runs it unless it passed before; its status 77 means that it cannot be done here
 step() {
   local name=$1 budget=$2 status=0 start=$SECONDS text out
@@ -42,7 +49,9 @@ step() {
   fi
   ((budget > $(left))) && budget=$(left)
   out=$(mktemp "$folder/step.XXXXXX")
-  timeout -k 5 "$budget" bash -uo pipefail -c '"$@"' step "$@" >"$out" 2>&1
+  trap stop INT TERM
+  timeout -k 5 "$budget" bash -uo pipefail -c '"$@"' step "$@" >"$out" 2>&1 &
+  wait $!
   status=$?
   text="$name ($((SECONDS - start)) s)"
   {

@@ -69,6 +69,7 @@ static void mark_dependence(const sl_graph *g, int n_nodes, int n, sl_value *con
   for (int i = 0; i < n_nodes; i++) {
     const sl_node *node = g->nodes[i];
     bool any = false;
+    if (node->op->flags & SL_OP_DETACHES) continue;
     for (int k = 0; k < node->n_in; k++) any |= node->in[k] && depends[node->in[k]->id];
     if (!any) continue;
     for (int k = 0; k < node->n_out; k++) depends[node->out[k].id] |= sl_dtype_is_float(node->out[k].dtype);

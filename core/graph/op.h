@@ -66,6 +66,7 @@ enum {
   SL_OP_PRIVATE = 16,       /* not offered to Lua (gradients' own ops) */
   SL_OP_KEEPS_ORDER = 64,   /* outputs lie in memory in the order of dimensions of the first input that has its own */
   SL_OP_KEEP = 32,          /* never dropped as dead code */
+  SL_OP_DETACHES = 256,     /* no gradient passes */
   SL_OP_RESULT_FIRST = 128, /* outputs after the first serve the gradient: Lua is given the first alone */
 };
 

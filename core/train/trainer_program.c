@@ -120,7 +120,8 @@ static sl_status add_gradients(sl_builder *b, sl_value *loss, sl_recompute recom
     if (b->values[i] && sl_params_get(b->params, i)->trainable) wrt[n++] = b->values[i];
   bool learns = false;
   sl_status s = sl_graph_depends(g, loss, n, wrt, &learns);
-  if (s == SL_STATUS_OK && !learns)
+  if (s == SL_STATUS_OK && !n) s = sl_fail(SL_STATUS_ARG, "train: the model has no parameter that could be trained");
+  else if (s == SL_STATUS_OK && !learns)
     s = sl_fail(SL_STATUS_ARG,
                 "loss: it does not depend on the model's output, so that nothing would be learned; expected a "
                 "function of s.out");

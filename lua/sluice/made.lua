@@ -112,12 +112,17 @@ end
 --- Writes a picture of the images as sluice.save_png does, with how they were made in its text, the layout included.
 ---@param path string  of the PNG
 ---@param images sluice.Tensor  what sluice.sample gave, or some of them
----@param options? table  of sluice.save_png; its `text` is added
+---@param options? table  of sluice.save_png; its `text` is added, and may replace Description and Software
 ---@example made:save("out.png", images, { columns = 2 })
 function Made:save(path, images, options)
-  local layout = fields.merged(options)
+  if getmetatable(self) ~= Made then error("save: it is called with a colon, as in made:save(path, images)", 2) end
+  for what, v in pairs { options = options or {}, text = type(options) == "table" and options.text or {} } do
+    if type(v) ~= "table" then error(("save: %s is %s, expected a table"):format(what, fields.what(v)), 2) end
+  end
+  local layout, text = fields.merged(options), options and options.text
   layout.text = nil
-  sluice.save_png(path, images, fields.merged(layout, { text = fields.merged(options and options.text, self:text(layout)) }))
+  local own = self:text(layout)
+  sluice.save_png(path, images, fields.merged(layout, { text = fields.merged(own, text, { sluice = own.sluice }) }))
 end
 
 -- At the prompt and in print: the sentence; the fields are for those who ask.

@@ -142,7 +142,7 @@ local function strict(p)
     __index = function(_, key)
       local caller = debug.getinfo(2, "S")
       if not caller or caller.what == "C" or caller.short_src:match "^%[sluice" then return nil end
-      error(("recipe: unknown parameter %s%s"):format(tostring(key), fields.hint(tostring(key), fields.keys(p))), 2)
+      error(("recipe: unknown parameter \"%s\"%s"):format(tostring(key), fields.hint(tostring(key), fields.keys(p))), 2)
     end,
   })
 end
@@ -181,7 +181,8 @@ function recipe.is(v)
 end
 
 --- sluice.recipe { defaults = {…}, function(p) … end } -> recipe
---- A recipe. `--set key=value`, and `set` in sluice.train, change the defaults before the function is called with them.
+--- A recipe. `--set key=value`, and `set` in sluice.train, change the defaults before the function is called with them. A parameter that
+--- is not among the defaults cannot be read: p.flpi is an error, not nil.
 --- @param options table
 --- @field [1] fun(p: table): sluice.Description
 --- @field defaults? table  numbers, booleans, text

@@ -14,6 +14,8 @@ local text_width = require "sluice.text_width"
 --- @example sluice.repl.live = false
 local repl = { settings = { live = true } }
 
+local pack, unpack = table.pack, table.unpack -- kept: see repl/locals.lua
+
 local INPUTS = 500 -- texts that errors can quote
 
 local function prompt_of(name, default)
@@ -89,9 +91,9 @@ function Session:run(f, message, text)
   faults.inputs[self.chunk], faults.current = text, self.chunk
   faults.inputs[("input %d"):format(self.number - INPUTS)] = nil
   if f then
-    local results = table.pack(self.console.call(f))
+    local results = pack(self.console.call(f))
     locals.ran(f)
-    self:show(table.unpack(results, 1, results.n))
+    self:show(unpack(results, 1, results.n))
   else
     tell(faults.refused(message))
   end

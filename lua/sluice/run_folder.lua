@@ -4,6 +4,7 @@
 --   metrics.jsonl           one record per line, of step, loss and so on
 --   events.jsonl            starts, ends, and each checkpoint before and after it is written
 --   samples/, checkpoints/  by step
+--   .lock                   empty; locked by the process that trains it
 local core = require "sluice.core"
 local disk = require "sluice.disk"
 local sluice = require "sluice"
@@ -51,9 +52,11 @@ function Folder:lock()
   error(("train: %s is being trained by %s"):format(self.dir, holder > 0 and "process " .. holder or "another process"), 0)
 end
 
--- Whether some process trains it.
+-- Whether some process trains it; nil where that cannot be told.
 function Folder:is_locked()
-  return core.lock_holder(self.dir) ~= nil
+  local holder = core.lock_holder(self.dir)
+  if holder == false then return nil end
+  return holder ~= nil
 end
 
 function Folder:info()

@@ -90,6 +90,7 @@ local function train(plan, run, line, o)
   run.state, run.step = sweep_plan.state(run)
   if ok then return result end
   if interrupt.is(result) then stop(plan, run) end
+  if run.state == "running" or run.state == "done" then return nil, nil end -- another process was faster
   return nil, tostring(result)
 end
 
@@ -132,8 +133,10 @@ local function go(plan, o)
   plan.line = whole
   local rows, before, number = results.write(plan), 0, 0
   for i, run in ipairs(plan.runs) do
+    local pending, step = sweep_plan.pending(run, o.retry), run.step
     run.state, run.step = sweep_plan.state(run) -- another sweep of the same folder may have taken it up, or be done with it
     local need = needs(run, o)
+    if pending and need ~= "training" then before = before + run.steps - step end
     if run.state == "running" then
       rows = results.write(plan)
       tell(run, rows[i], o, whole)

@@ -62,7 +62,7 @@ local function row_of(run, keys)
   for _, key in ipairs(keys) do row[column_of(key)] = run.p[key] end
   local fault
   row.state, row.steps, fault = sweep_plan.state(run)
-  if run.failure and row.state ~= "done" then row.state, fault = "failed", run.failure end
+  if run.failure and row.state ~= "done" and row.state ~= "running" then row.state, fault = "failed", run.failure end
   row.error = (fault or run.measure_failure or ""):match "[^\n]+"
   if row.state == "to do" then return row end
   for _, record in ipairs(run_folder.open(run.dir):records "metrics.jsonl") do

@@ -109,20 +109,23 @@ local function refuse_existing(dir, run)
     #lines > 0 and "; it differs:\n" .. table.concat(lines, "\n") or ", with the same settings", quote.shell(dir)), 0)
 end
 
--- -> the run and its lock
-local function start(r, o)
+-- A new run, with what trains it but without a folder.
+local function prepare(r, o)
   local d, p = r:resolve(o.set)
   local run = new_run(d, p, o)
   if o.out and run_folder.is_run(o.out) then refuse_existing(o.out, run) end
   make_trainer(run)
+  return run
+end
+
+-- folder: locked
+local function start(run, r, folder)
+  if run_folder.is_run(folder.dir) then refuse_existing(folder.dir, run) end -- another process has been faster
   local text, modules, source = code_of(r)
-  run.folder = run_folder.create(o.out, run.name)
-  local lock = run.folder:lock()
-  run.dir, run.source, run.from_file, run.in_file = run.folder.dir, text, r.file ~= nil, source ~= nil
-  run.folder:write_code(text, modules)
-  run.folder:write_info(info_of(run, modules, source))
-  run.folder:event { event = "started", step = 0 }
-  return run, lock
+  run.folder, run.dir, run.source, run.from_file, run.in_file = folder, folder.dir, text, r.file ~= nil, source ~= nil
+  folder:write_code(text, modules)
+  folder:write_info(info_of(run, modules, source))
+  folder:event { event = "started", step = 0 }
 end
 
 -- folder: locked
@@ -201,15 +204,10 @@ function train.run(r, o)
     error("sluice.train: expected a recipe (sluice.recipe) as its first argument", 2)
   end
   if code.capturing and r then error({ captured = r }, 0) end
-  local run, new_lock
-  local folder = o.resume and run_folder.open(o.resume)
-  local _ <close> = folder and folder:lock() or nil
-  if folder then
-    run = go_on(r, o, folder)
-  else
-    run, new_lock = start(r, o)
-  end
-  local _ <close> = new_lock -- luacheck: ignore
+  local run = not o.resume and prepare(r, o)
+  local folder = run and run_folder.create(o.out, run.name) or run_folder.open(o.resume)
+  local _ <close> = folder:lock()
+  if run then start(run, r, folder) else run = go_on(r, o, folder) end
   if run.steps >= run.plan.steps then
     say(run, ("%s has all of its %d steps; more of them: --set steps=…, if its recipe has such a default"):format(run.dir, run.plan.steps))
     return run

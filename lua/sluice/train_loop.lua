@@ -19,7 +19,8 @@ local function save(run)
     model = run.model, diffusion = run.diffusion, weights = run.trainer:flat "params", ema = run.ema,
     exp_avg = run.trainer:flat "exp_avg", exp_avg_sq = run.trainer:flat "exp_avg_sq", weight = run.options.weight,
     step = run.steps, seconds = run.seconds, seed = run.options.seed, batch = run.options.batch, sample = run.sample_settings,
-    parameters = run.parameters, settings = run.settings, recipe = run.source, name = run.name,
+    parameters = run.parameters, settings = run.settings, recipe = run.in_file and run.source or "",
+    name = run.name,
   })
   run.folder:event { event = "checkpoint written", step = run.steps, path = path }
   run.saved = run.steps

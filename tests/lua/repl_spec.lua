@@ -265,6 +265,20 @@ describe("locals of the prompt", function()
     run "spec_f = nil"
   end)
 
+  it("leave the prompt alone when they, or globals, have names of Lua's libraries", function()
+    local lines = {}
+    for _, name in ipairs { "table", "debug", "string", "math", "os", "utf8", "coroutine", "package" } do
+      lines[#lines + 1] = ("local %s = 1"):format(name)
+      lines[#lines + 1] = ("_G.%s = 1"):format(name)
+    end
+    local name = os.tmpname()
+    files.write(name, table.concat(lines, "\n") .. "\nlocal _, x = 1, 5\n= table + x, _\n{ x }\n")
+    local pipe <close> = assert(io.popen(("%s -i <%s 2>&1"):format(os.getenv "SLUICE_BINARY" or "build/sluice", name)))
+    local text = pipe:read "a"
+    assert.truthy(text:find("6\tnil", 1, true) and text:find("{ 5 }", 1, true), text)
+    os.remove(name)
+  end)
+
   it("are known to completion and to messages", function()
     run "local spec_table, spec_none = { inner = { 1 } }"
     assert.same({ "spec_none", "spec_table" }, (complete.candidates "print(spec_"))

@@ -252,6 +252,21 @@ describe("going on", function()
     assert(ok, text)
   end)
 
+  it("is not begun over one that another process began meanwhile", function()
+    local run, real = dir .. "/raced", core.trainer
+    local recipe = require("sluice.code").load_recipe "tests/recipes/tiny.lua"
+    core.trainer = function(...)
+      core.trainer = real
+      tiny("raced", "--set steps=3")
+      return real(...)
+    end
+    local ok, fault = pcall(sluice.train, recipe, { out = run, set = { steps = 2 }, quiet = true })
+    core.trainer = real
+    assert.falsy(ok)
+    refused(fault, "holds a run already, 3 of 3 steps", "train.steps: 3 -> 2")
+    assert.equal(nil, core.lock_holder(run))
+  end)
+
   it("keeps what was typed, where the recipe was", function()
     write(dir .. "/typed.lua", ([[
 local width = 16
@@ -265,7 +280,7 @@ run = sluice.train(recipe, { out = "%s/typed", quiet = true })
     assert(ok, text)
     local kept = read(dir .. "/typed/recipe.lua")
     refused(kept, "-- typed at the prompt\n-- input 1\nlocal width = 16\n-- input 2\nrecipe = ", "-- input 3\nrun = ")
-    assert.equal(sluice.load(dir .. "/typed").meta.recipe, kept)
+    assert.equal("", sluice.load(dir .. "/typed").meta.recipe) -- which is handed on, and need not tell all that was typed
     refused(train(("--resume %s/typed"):format(dir)), "was not in a file; call sluice.train(recipe, { resume")
   end)
 
@@ -274,7 +289,7 @@ run = sluice.train(recipe, { out = "%s/typed", quiet = true })
       return require "sluice".recipe { defaults = { steps = 2, flip = true }, function(p)
         return { train = { flip = p.flpi } }
       end }]])
-    refused(train(dir .. "/misspelt.lua"), 'misspelt.lua:2: recipe: unknown parameter flpi; did you mean "flip"?')
+    refused(train(dir .. "/misspelt.lua"), 'misspelt.lua:2: recipe: unknown parameter "flpi"; did you mean "flip"?')
   end)
 
   it("names what is missing", function()

@@ -221,6 +221,8 @@ describe("training", function()
     assert.truthy(message({ loss = function(s) return s.out end }):find("one loss per sample", 1, true))
     assert.truthy(message({ loss = function() error "mine" end }):find("mine", 1, true))
     assert.truthy(message({ loss = function(s) return s.noise:square():mean { 2, 3, 4 } end }):find("nothing would be learned", 1, true))
+    local detached = message { loss = function(s) return (s.out:detach() - s.noise):square():mean { 2, 3, 4 } end }
+    assert.truthy(detached:find("nothing would be learned", 1, true), detached)
     local text = message { loss = function(s) return s.output end }
     assert.truthy(text:find('the loss\'s s: unknown field "output"; did you mean "out"', 1, true), text)
   end)

@@ -15,12 +15,12 @@ local function look(dir, name)
   local ok, info = pcall(folder.info, folder)
   if not ok then return { name = name, dir = dir, state = "damaged" } end
   local metric, event = folder:last("metrics.jsonl", "loss"), folder:last("events.jsonl", "event")
-  local newest = folder:checkpoints()[1]
+  local newest, locked = folder:checkpoints()[1], folder:is_locked()
   local steps = math.max(metric and metric.step or 0, event and event.step or 0, newest and newest.step or 0)
   return {
     name = name, dir = dir, recipe = info.name, started = info.started, steps = steps,
     of = info.settings and info.settings["train.steps"], loss = metric and tonumber(metric.loss), checkpoint = newest and newest.step,
-    state = folder:is_locked() and "running" or event and STATES[event.event] or "killed",
+    state = locked and "running" or event and STATES[event.event] or (locked == false and "killed" or "unfinished"),
   }
 end
 

@@ -3,6 +3,8 @@
 local fields = require "sluice.fields"
 local sluice = require "sluice"
 
+local table, math, debug = table, math, debug -- kept: see repl/locals.lua
+
 local inspect = {}
 
 local LIST, KEYS, SORTED = 12, 40, 2000 -- entries shown of a list, of other keys; keys that are sorted at all

@@ -4,22 +4,26 @@ local tokens = require "sluice.repl.tokens"
 
 local locals = {}
 
-local declared, values = {}, {}
+-- Kept, as nothing protects the prompt where a user's global takes the place of one of Lua's.
+local globals, rawget, rawset, rawequal, setmetatable, load = _G, rawget, rawset, rawequal, setmetatable, load
+local getupvalue, setupvalue, ipairs, pairs = debug.getupvalue, debug.setupvalue, ipairs, pairs
 
--- What chunks of the prompt see: locals, else globals. As long as there is no local, Lua looks in _G by itself, which is faster.
-local scope = { __index = _G, __newindex = _G, __pairs = function() return next, _G end }
+local declared = {}
+
+-- What chunks of the prompt see: locals, whose values it holds, else globals. As long as there is no local, Lua looks in _G by itself,
+-- which is faster.
+local scope = { __index = globals, __newindex = globals, __pairs = function() return next, globals end }
 
 locals.env = setmetatable({}, scope)
 
 local function declare(name)
-  if name == "_" then return end -- what was printed last stays at hand
-  declared[name], values[name] = true, nil
+  declared[name] = true
+  rawset(locals.env, name, nil)
   function scope.__index(_, key)
-    if declared[key] then return values[key] end
-    return _G[key]
+    if not declared[key] then return globals[key] end
   end
-  function scope.__newindex(_, key, value)
-    if declared[key] then values[key] = value else _G[key] = value end
+  function scope.__newindex(env, key, value)
+    if declared[key] then rawset(env, key, value) else globals[key] = value end
   end
 end
 
@@ -29,8 +33,7 @@ end
 
 -- The value of a local or of a global, as it lies in _G.
 function locals.get(name)
-  if declared[name] then return values[name] end
-  return rawget(_G, name)
+  return rawget(declared[name] and locals.env or globals, name)
 end
 
 -- All locals by name, nil or not: a set.
@@ -40,8 +43,9 @@ end
 
 -- Without any, as at first.
 function locals.forget()
-  declared, values = {}, {}
-  scope.__index, scope.__newindex = _G, _G
+  for name in pairs(declared) do rawset(locals.env, name, nil) end
+  declared = {}
+  scope.__index, scope.__newindex = globals, globals
 end
 
 -- --- declarations ---
@@ -84,15 +88,17 @@ function locals.declaration(text)
 end
 
 -- In the values of a declaration its names still mean what they meant before: only by being assigned they become locals. Such a chunk
--- has an environment of its own until it has run.
+-- has an environment of its own until it has run. What was printed last, _, stays at hand.
 local function declaring(names)
   local wanted = {}
   for _, name in ipairs(names) do wanted[name] = true end
   return setmetatable({}, {
     __index = locals.env,
     __newindex = function(_, name, value)
-      if wanted[name] then declare(name) end
+      local new = wanted[name]
       wanted[name] = nil
+      if new and name == "_" then return end
+      if new then declare(name) end
       locals.env[name] = value
     end,
   })
@@ -110,15 +116,17 @@ function locals.load(text, chunk)
   if not declares then return f end
   pending = assigned and env or nil
   if not assigned then
-    for _, name in ipairs(names) do declare(name) end
+    for _, name in ipairs(names) do
+      if name ~= "_" then declare(name) end
+    end
   end
   return declares
 end
 
 -- To be called when a function of locals.load has ended.
 function locals.ran(f)
-  local _, env = debug.getupvalue(f, 1)
-  if pending and rawequal(env, pending) then debug.setupvalue(f, 1, locals.env) end -- for the functions inside, too
+  local _, env = getupvalue(f, 1)
+  if pending and rawequal(env, pending) then setupvalue(f, 1, locals.env) end -- for the functions inside, too
   pending = nil
 end
 
