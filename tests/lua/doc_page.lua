@@ -46,6 +46,9 @@ local function shell(step)
   local text = pipe:read "a"
   local ok, _, code = pipe:close()
   if not ok and step.want == nil then fail(step.line, ("exit status %s\n%s"):format(code, text)) end
+  if step.want and not step.want:find("/s  ", 1, true) then -- on a slow machine a command tells how far it is
+    text = text:gsub("%d+/%d+  [^\n]*%w/s  [^\n]*\n", "")
+  end
   printed[1] = text
 end
 
